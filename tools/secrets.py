@@ -1,0 +1,88 @@
+"""Secret values: they hide themselves, and are masked in all that we print."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import threading
+import urllib.parse
+
+MASK = "***"
+
+_lock = threading.Lock()
+_known: set[str] = set()
+
+
+class Secret:
+    """A value that shows itself only when asked with :meth:`reveal`.
+
+    False when empty, so ``if secret:`` asks whether it was given.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str = "") -> None:
+        self._value = value.strip()
+        remember(self._value)
+
+    def reveal(self) -> str:
+        """The value itself; never print it, put it in argv or in an exception."""
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        return f"Secret({MASK if self._value else ''})"
+
+    __str__ = __repr__
+
+
+def remember(value: str) -> None:
+    """Mask ``value`` in everything that passes :func:`redact`.
+
+    Its Base64, JSON and percent-encoded forms are masked too, as they are what an
+    Authorization header, a JSON document and a URL would show, and so is each of its
+    lines, as output is masked line by line. Values of fewer than four characters are
+    not masked: they would blank out words that have nothing to do with them.
+    """
+    if len(value) < 4:
+        return
+    raw = value.encode(errors="surrogateescape")
+    forms = {value, json.dumps(value)[1:-1], urllib.parse.quote(raw, safe="")}
+    forms.add(base64.b64encode(raw).decode())
+    forms |= {line for line in value.splitlines() if len(line) >= 4}
+    with _lock:
+        _known.update(forms)
+
+
+def forget(value: str) -> None:
+    """Mask ``value`` no more, because it is public: part of an image's name."""
+    with _lock:
+        _known.discard(value)
+
+
+def remember_userinfo(address: str) -> None:
+    """Mask name and password in an address (``https://name:password@host``), as written and
+    decoded: either may be a token.
+    """
+    for userinfo in re.findall(r"://([^/\s]+)@", address):
+        for value in userinfo.split(":", 1):
+            remember(value)
+            remember(urllib.parse.unquote(value))
+
+
+def redact(text: str) -> str:
+    """``text`` with every known secret value replaced by ``***``."""
+    with _lock:
+        values = sorted(_known, key=len, reverse=True)
+    for value in values:
+        text = text.replace(value, MASK)
+    return text

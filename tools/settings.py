@@ -1,0 +1,362 @@
+"""Typed settings: environment, else ``[tool.mlc-pipeline]``, else a default.
+
+Everything is read and checked once, at the edge; a wrong value is one sentence that
+names where it came from.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from tools.errors import UsageError
+from tools.secrets import Secret, forget, remember_userinfo
+
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_IMAGE_NAME = "afzaal0007/mlc-llm-pipeline"
+
+_SIZE_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+_SIZE_UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30}
+_TIME_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of ``50 MB``, ``1.5GiB`` or ``2000``; ValueError says the accepted forms."""
+    match = re.fullmatch(r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([a-zA-Z]*)\s*", text)
+    if not match or match.group(2).lower() not in _SIZE_UNITS:
+        raise ValueError("a size such as 2000, 50 MB or 1.5 GiB")
+    return int(float(match.group(1)) * _SIZE_UNITS[match.group(2).lower()])
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of ``0``, ``45s``, ``90m``, ``36h`` or ``30d``; ValueError otherwise."""
+    match = re.fullmatch(r"\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd])\s*", text)
+    if match:
+        return float(match.group(1)) * _TIME_UNITS[match.group(2)]
+    if text.strip() == "0":
+        return 0.0
+    raise ValueError("a duration such as 0, 45s, 90m, 36h or 30d")
+
+
+def _registry(text: str) -> str:
+    if not re.fullmatch(
+        r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)(:\d+)?", text
+    ):
+        raise ValueError("a registry host such as ghcr.io or 127.0.0.1:5000, without https://")
+    return text.lower()
+
+
+def _image_name(text: str) -> str:
+    # The grammar of <name> in the OCI distribution specification.
+    part = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+    if not re.fullmatch(rf"{part}(?:/{part})*", text.lower()):
+        raise ValueError("an image name such as owner/name")
+    return text.lower()
+
+
+def _python_version(text: str) -> str:
+    if not re.fullmatch(r"3\.[0-9]{1,3}", text):
+        raise ValueError("a Python version such as 3.11")
+    return text
+
+
+def _version(text: str) -> str:
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)*", text):
+        raise ValueError("a version such as 3.24")
+    return text
+
+
+def _platforms(text: str) -> tuple[str, ...]:
+    found = tuple(part for part in re.split(r"[\s,]+", text) if part)
+    pattern = r"[a-z0-9]+/[a-z0-9_]+(/v\d+)?"
+    if not found or not all(re.fullmatch(pattern, p) for p in found):
+        raise ValueError("platforms such as linux/amd64 or linux/amd64,linux/arm64")
+    return found
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(part for part in re.split(r"[\s,]+", text) if part)
+
+
+def _requirements(text: str) -> tuple[str, ...]:
+    for word in _words(text):
+        # No options: what is installed from where is for the installer's own settings.
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(\[[\w.-]+\])?([<>=!~]=?=?[\w.*+!]+)?", word):
+            raise ValueError(
+                "packages such as numpy or mlc-ai-nightly-cpu==0.20, without blanks"
+            )
+    return _words(text)
+
+
+def _whole(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,15}", text.strip()):
+        raise ValueError("a whole number")
+    return int(text)
+
+
+def _url(text: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/]+[^\s]*", text):
+        raise ValueError("an address such as https://api.github.com")
+    return text.rstrip("/")
+
+
+def _source(text: str) -> str:
+    # Refused where it is used, but --debug shows the settings before that.
+    remember_userinfo(text)
+    return text
+
+
+def _text(text: str) -> str:
+    return text
+
+
+def setting(default: Any, parse: Callable[[str], Any], about: str, env: str = "") -> Any:
+    """A field of :class:`Settings`: its default, its parser and one line about it."""
+    return field(default=default, metadata={"parse": parse, "about": about, "env": env})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings, checked. Each field's variable is its name in capitals."""
+
+    registry: str = setting("ghcr.io", _registry, "Registry that images go to.")
+    image_name: str = setting(
+        DEFAULT_IMAGE_NAME,
+        _image_name,
+        "owner/name of the image; GITHUB_REPOSITORY on Actions.",
+    )
+    python_version: str = setting("3.11", _python_version, "Python of all sessions and images.")
+    cmake_version: str = setting("3.24", _version, "Minimum CMake.")
+    platforms: tuple[str, ...] = setting(
+        ("linux/amd64",), _platforms, "Platforms of the images; several make an index."
+    )
+    base_image: str = setting(
+        "", _text, "Base image instead of the one pinned in the Dockerfile."
+    )
+    buildx_builder: str = setting(
+        "", _text, "buildx builder to use (container, Kubernetes, remote); the engine's own."
+    )
+    context_limit: int = setting(
+        50_000_000, parse_size, "Largest build context; over it the build is refused."
+    )
+    ca_certificates: str = setting(
+        "", _text, "Certificate bundle that builds trust (PIP_CERT, SSL_CERT_FILE if unset)."
+    )
+    test_timeout: float = setting(120.0, parse_duration, "Limit of one test container.")
+    mlc_llm_source: str = setting(
+        "",
+        _source,
+        "Folder or git+https://...@ref that wheels are built from; package/ if unset.",
+    )
+    wheel_platforms: tuple[str, ...] = setting(
+        ("linux-x64", "windows-x64"), _words, "Platforms that a release must have wheels of."
+    )
+    wheel_exclude: tuple[str, ...] = setting(
+        (), _words, "Libraries that auditwheel leaves out (file names)."
+    )
+    wheel_test_requires: tuple[str, ...] = setting(
+        (), _requirements, "Packages installed beside a wheel when it is tested."
+    )
+    build_memory: int = setting(
+        2_000_000_000, parse_size, "Memory reckoned for one compiler; bounds the parallel ones."
+    )
+    disk_needed: int = setting(
+        5_000_000_000, parse_size, "Free disk space that nox -s doctor asks for."
+    )
+    lint_paths: tuple[str, ...] = setting(
+        ("noxfile.py", "tools", "tests", "bench", "docker", "package", ".ci"),
+        _words,
+        "Files and folders whose Python is linted; missing ones are left out.",
+    )
+    github_api_url: str = setting("https://api.github.com", _url, "GitHub's REST API.")
+    github_time_limit: float = setting(
+        900.0, parse_duration, "Longest that one command keeps retrying GitHub."
+    )
+    registry_username: str = setting(
+        "", _text, "Account at the registry; the actor on Actions, else the image's owner."
+    )
+    github_points_per_minute: int = setting(
+        900, _whole, "Points a minute that cleanup spends on GitHub; 0 for no limit."
+    )
+    manifest_cache: str = setting(
+        "", _text, "Folder in which cleanup keeps manifests that it read; none for none."
+    )
+    gh_token: Secret = setting(Secret(), Secret, "Registry and releases.", "GH_TOKEN")
+    codecov_token: Secret = setting(Secret(), Secret, "Coverage uploads.", "CODECOV_TOKEN")
+    slack_webhook_url: Secret = setting(
+        Secret(), Secret, "Notification of results.", "SLACK_WEBHOOK_URL"
+    )
+    docker_hub_username: Secret = setting(
+        Secret(), Secret, "Docker Hub account.", "DOCKER_HUB_USERNAME"
+    )
+    docker_hub_registry: str = setting("docker.io", _registry, "Host of Docker Hub (a mirror).")
+    docker_hub_token: Secret = setting(
+        Secret(), Secret, "Docker Hub token.", "DOCKER_HUB_TOKEN"
+    )
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def image(self) -> str:
+        """Name of the image without tag: ``registry/owner/name``."""
+        return f"{self.registry}/{self.image_name}"
+
+    @property
+    def ca_path(self) -> Path | None:
+        """The certificate bundle, if one is set."""
+        return Path(self.ca_certificates) if self.ca_certificates else None
+
+
+def variable(name: str) -> str:
+    """The environment variable of the setting ``name``."""
+    return name.upper()
+
+
+def is_secret(name: str) -> bool:
+    """Whether the setting is a secret: from the environment alone, never shown."""
+    return bool(Settings.__dataclass_fields__[name].metadata.get("env"))
+
+
+def names() -> list[str]:
+    """Names of all settings, in the order of their definition."""
+    return [f.name for f in fields(Settings) if f.metadata]
+
+
+def about(name: str) -> str:
+    """One line about a setting."""
+    return str(Settings.__dataclass_fields__[name].metadata["about"])
+
+
+def _from_table(value: object) -> str:
+    """A TOML value in the text form that an environment variable has."""
+    if isinstance(value, list):
+        return " ".join(str(part) for part in value)
+    return str(value)
+
+
+def _fallbacks(env: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Values that other well-known variables give: setting -> (value, variable)."""
+    pairs = (
+        ("image_name", "GITHUB_REPOSITORY"),
+        ("ca_certificates", "PIP_CERT"),
+        ("ca_certificates", "SSL_CERT_FILE"),
+        ("gh_token", "GITHUB_TOKEN"),
+    )
+    found: dict[str, tuple[str, str]] = {}
+    for name, other in pairs:
+        if env.get(other, "").strip() and name not in found:
+            found[name] = (env[other], other)
+    return found
+
+
+def read_table(path: Path) -> dict[str, object]:
+    """``[tool.mlc-pipeline]`` of a pyproject.toml; empty if there is none.
+
+    Raises:
+        UsageError: The file is not TOML, or the table has a key that is no setting.
+    """
+    if not path.exists():
+        return {}
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(
+            f"{path.name} is not valid TOML: {error}.", "Correct the line."
+        ) from error
+    found = table.get("tool", {}).get("mlc-pipeline", {})
+    allowed = {name.replace("_", "-") for name in names() if not is_secret(name)}
+    for key in found:
+        if key not in allowed:
+            secret = " (secrets come from the environment alone)" if _names_secret(key) else ""
+            raise UsageError(
+                f"{path.name} sets [tool.mlc-pipeline] {key}, which is no setting{secret}.",
+                f"Use one of: {', '.join(sorted(allowed))}.",
+            )
+    return dict(found)
+
+
+def _names_secret(key: str) -> bool:
+    name = key.replace("-", "_")
+    return name in names() and is_secret(name)
+
+
+def load(env: Mapping[str, str] | None = None, root: Path = ROOT) -> Settings:
+    """Read and check all settings.
+
+    Args:
+        env: The environment; ours if not given.
+        root: Folder of the pyproject.toml.
+
+    Returns:
+        The settings; ``origins`` tells where each came from.
+
+    Raises:
+        UsageError: A value cannot be read; the sentence names its source.
+    """
+    env = os.environ if env is None else env
+    table = read_table(root / "pyproject.toml")
+    fallbacks = _fallbacks(env)
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for name in names():
+        key = name.replace("_", "-")
+        if env.get(variable(name), "").strip():
+            text, origin = env[variable(name)], f"environment {variable(name)}"
+        elif key in table:
+            text, origin = _from_table(table[key]), f"pyproject.toml {key}"
+        elif name in fallbacks:
+            text, origin = fallbacks[name][0], f"environment {fallbacks[name][1]}"
+        else:
+            origins[name] = "default"
+            continue
+        try:
+            values[name] = Settings.__dataclass_fields__[name].metadata["parse"](text.strip())
+        except ValueError as error:
+            raise UsageError(
+                f"The setting {variable(name)} ({origin}) is {text.strip()!r}.",
+                f"Give {error}.",
+            ) from error
+        origins[name] = origin
+    made = Settings(**values, origins=origins)
+    account = made.docker_hub_username.reveal()
+    if account in made.image_name.split("/"):
+        forget(account)  # or the names of all images would be masked
+    return made
+
+
+def documentation() -> str:
+    """``docs/settings.md``: all settings and secrets, as Markdown."""
+    from tools.console import markdown_table
+
+    rows, secret_rows = [], []
+    for name in names():
+        default = Settings.__dataclass_fields__[name].default
+        if is_secret(name):
+            secret_rows.append((f"`{variable(name)}`", about(name)))
+            continue
+        shown = " ".join(default) if isinstance(default, tuple) else default
+        key = f"`{name.replace('_', '-')}`"
+        rows.append((f"`{variable(name)}`", key, f"`{shown}`" if shown else "", about(name)))
+    return f"""# Settings
+
+Each setting is read from the environment variable, else from `[tool.mlc-pipeline]` in
+`pyproject.toml`, else it has its default. A wrong value is refused before anything is
+done. Sizes are written `50 MB` or `1.5 GiB`, durations `45s`, `90m`, `36h` or `30d` (here
+in bytes and seconds), lists with blanks or commas. `--debug` on any session shows where
+each value came from. This file is written by `python -m tools.settings > docs/settings.md`.
+
+{markdown_table(("variable", "in pyproject.toml", "default", "meaning"), rows)}
+## Secrets
+
+From the environment alone; `GITHUB_TOKEN` stands in for a missing `GH_TOKEN`. They are
+masked in everything that is printed.
+
+{markdown_table(("variable", "used for"), secret_rows)}"""
+
+
+if __name__ == "__main__":
+    print(documentation(), end="")
