@@ -1,0 +1,66 @@
+"""What a command needs to know before it starts: settings, event, version, time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools import git
+from tools.event import Event, from_actions, from_checkout
+from tools.settings import ROOT, Settings, load
+from tools.versions import parse_tag
+
+
+@dataclass(frozen=True)
+class Context:
+    """Settings, the event, and what git knows of the commit.
+
+    Attributes:
+        settings: All settings.
+        event: What triggered us.
+        version: PEP 440 version of what is built.
+        created: Seconds since the epoch of the commit (or ``SOURCE_DATE_EPOCH``).
+        tags: All git tags of the repository.
+        root: The checkout.
+    """
+
+    settings: Settings
+    event: Event
+    version: str
+    created: int
+    tags: tuple[str, ...]
+    root: Path = ROOT
+
+
+def current_event(env: Mapping[str, str], root: Path = ROOT) -> Event:
+    """The event of the Actions variables where they are set, else of the checkout.
+
+    Raises:
+        UsageError: Neither is there, or a variable cannot be read.
+    """
+    if env.get("GITHUB_EVENT_NAME"):
+        return from_actions(env)
+    return from_checkout(git.read_checkout(root))
+
+
+def load_context(env: Mapping[str, str] | None = None, root: Path = ROOT) -> Context:
+    """Read everything once.
+
+    Raises:
+        UsageError: A setting, the event or the tag cannot be read.
+    """
+    env = os.environ if env is None else env
+    settings = load(env, root)
+    event = current_event(env, root)
+    is_tag = event.tag is not None
+    version = str(parse_tag(event.tag).version) if event.tag else git.describe_version(root)
+    return Context(
+        settings=settings,
+        event=event,
+        version=version,
+        created=git.commit_time(root),
+        tags=tuple(git.every_tag(root)) if is_tag else (),
+        root=root,
+    )

@@ -1,0 +1,137 @@
+"""Event -> image tags and OCI labels (pure).
+
+Rules: ``docs/images.md``. Grammar of a tag: OCI distribution specification,
+"Pulling manifests" (``[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from tools.event import Event
+from tools.versions import TagVersion, known_versions, parse_tag
+
+TITLE = "mlc-llm"
+DESCRIPTION = "MLC LLM: universal LLM deployment engine with ML compilation"
+LICENSES = "Apache-2.0"
+
+OCI_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
+# Room for "-" and seven digits of the commit within the 128 characters of a tag.
+_LONGEST_BRANCH = 120
+# Names that mean something else here; a branch of such a name gets its hash appended.
+_RESERVED = re.compile(
+    r"latest|prod|pr(-\d+)?|v?\d.*|.*-prod|.*-[0-9a-f]{7,8}",
+)
+
+
+def branch_tag(branch: str) -> str:
+    """The OCI tag that stands for a branch, different for different branches.
+
+    A branch name that is a valid tag, and means nothing else, is kept. Any other is
+    made valid and gets eight digits of its SHA-256 appended, so that ``feature/a`` and
+    ``feature-a`` do not share a tag, nor does a branch called ``latest`` take that of
+    the default branch.
+    """
+    fits = OCI_TAG.fullmatch(branch) and len(branch) <= _LONGEST_BRANCH
+    if fits and not _RESERVED.fullmatch(branch):
+        return branch
+    digest = hashlib.sha256(branch.encode()).hexdigest()[:8]
+    valid = re.sub(r"[^a-zA-Z0-9._-]+", "-", branch).strip("-.") or "branch"
+    return f"{valid[: _LONGEST_BRANCH - 9].rstrip('-.')}-{digest}"
+
+
+def floating_tags(new: TagVersion, existing: Iterable[TagVersion]) -> list[str]:
+    """``1.2`` and ``1`` of ``v1.2.3``, where they would not move backwards.
+
+    A prerelease moves none; there is no ``0`` (semver: anything may change in 0.y.z);
+    and a tag that a higher stable version already holds stays with it.
+    """
+    if new.is_prerelease:
+        return []
+    stable = [other for other in existing if not other.is_prerelease]
+    higher = [other for other in stable if other.version > new.version]
+    found = []
+    if not any(other.minor == new.minor for other in higher):
+        found.append(new.minor)
+    if new.major != "0" and not any(other.major == new.major for other in higher):
+        found.append(new.major)
+    return found
+
+
+def primary_tag(event: Event) -> str:
+    """The tag that names the event itself: branch, ``pr-123`` or version tag.
+
+    Raises:
+        UsageError: The git tag is no version.
+    """
+    if event.pull_request is not None:
+        return f"pr-{event.pull_request}"
+    if event.tag is not None:
+        return parse_tag(event.tag).tag
+    return branch_tag(event.branch or event.ref_name)
+
+
+def development_tags(event: Event, existing: Iterable[str] = ()) -> list[str]:
+    """Tags of the development image, the most telling first.
+
+    Args:
+        event: What triggered us.
+        existing: The repository's git tags, those that are no versions included.
+
+    Raises:
+        UsageError: The git tag is no version.
+    """
+    found = [primary_tag(event)]
+    if event.tag is not None:
+        found += floating_tags(parse_tag(event.tag), known_versions(existing))
+    elif event.branch is not None:
+        found.append(f"{found[0]}-{event.short_sha}")
+        if event.on_default_branch:
+            found.append("latest")
+    return found
+
+
+def production_tags(event: Event) -> list[str]:
+    """Tags of the production image: ``main-prod``, ``v1.2.3-prod``, ``prod``.
+
+    Raises:
+        UsageError: The git tag is no version.
+    """
+    found = [f"{primary_tag(event)}-prod"]
+    if event.on_default_branch:
+        found.append("prod")
+    return found
+
+
+def references(image: str, tags: Iterable[str]) -> list[str]:
+    """Full image references, ``registry/owner/name:tag``."""
+    return [f"{image}:{tag}" for tag in tags]
+
+
+def labels(event: Event, created: int, server: str = "https://github.com") -> dict[str, str]:
+    """OCI labels of an image, the same for the same commit.
+
+    Args:
+        event: What triggered us.
+        created: Seconds since the epoch: of the commit, or ``SOURCE_DATE_EPOCH``.
+        server: Base address of GitHub.
+
+    Source: OCI image specification, "Pre-Defined Annotation Keys".
+    """
+    address = f"{server}/{event.repository}" if event.repository else server
+    moment = datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    version = str(parse_tag(event.tag).version) if event.tag else primary_tag(event)
+    values = {
+        "title": TITLE,
+        "description": DESCRIPTION,
+        "url": address,
+        "source": address,
+        "version": version,
+        "created": moment,
+        "revision": event.sha,
+        "licenses": LICENSES,
+    }
+    return {f"org.opencontainers.image.{key}": value for key, value in values.items()}

@@ -1,0 +1,113 @@
+"""Versions and version tags: PEP 440 and the semver spellings of prereleases (pure)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from packaging.version import InvalidVersion, Version
+
+from tools.errors import UsageError
+
+ACCEPTED = (
+    "v1.2.3, v1.2.3-rc1, v1.2.3-alpha.1, v1.2.3-beta2, v1.2.3rc1, v1.2.3a1, "
+    "v1.2.3b2, v1.2.3.dev1 or v1.2.3.post1"
+)
+
+# Narrower than PEP 440: at least major.minor (v1 is the name of a floating tag), no
+# epoch and no local part (neither "!" nor "+" can stand in an OCI tag). Possessive, so
+# that no tag, however long, takes more than one pass.
+_TAG = re.compile(r"v[0-9]+(?:\.[0-9]+)+(?:[-_.]?[a-zA-Z]++(?:[-_.]?[0-9]++)?)*")
+# An OCI tag has at most 128 characters, and "-prod" is to follow.
+_LONGEST = 123
+
+
+@dataclass(frozen=True, order=True)
+class TagVersion:
+    """A git tag that is a version, ordered as PEP 440 orders versions."""
+
+    version: Version
+    tag: str
+
+    @property
+    def is_prerelease(self) -> bool:
+        """Alpha, beta, release candidate or development release (PEP 440)."""
+        return self.version.is_prerelease
+
+    @property
+    def major(self) -> str:
+        """``1`` of ``v1.2.3``."""
+        return str(self.version.major)
+
+    @property
+    def minor(self) -> str:
+        """``1.2`` of ``v1.2.3``."""
+        return f"{self.version.major}.{self.version.minor}"
+
+
+def parse_tag(tag: str) -> TagVersion:
+    """The version that a git tag names.
+
+    Args:
+        tag: A tag's short name, such as ``v1.2.3-rc1``.
+
+    Returns:
+        The tag and its PEP 440 version (``1.2.3rc1``).
+
+    Raises:
+        UsageError: The tag is no version; the sentence shows the accepted forms.
+    """
+    try:
+        if len(tag) > _LONGEST or not _TAG.fullmatch(tag):
+            raise InvalidVersion(tag)
+        return TagVersion(Version(tag), tag)
+    except InvalidVersion as error:
+        raise UsageError(
+            f"The tag {tag[:200]!r} is not a version.", f"Use a tag such as {ACCEPTED}."
+        ) from error
+
+
+def known_versions(tags: Iterable[str]) -> list[TagVersion]:
+    """The versions among ``tags``, lowest first; other tags are passed over."""
+    found = []
+    for tag in tags:
+        try:
+            found.append(parse_tag(tag))
+        except UsageError:
+            continue
+    return sorted(found)
+
+
+def development_version(last: str | None, distance: int, sha: str, dirty: bool) -> str:
+    """The PEP 440 version of a commit that bears no version tag.
+
+    A development release of the next patch after the last version tag, so that it
+    sorts after that tag and before the next release; the commit stands in the local
+    part. Without any tag, a development release of 0.0.1.
+
+    Args:
+        last: The nearest version tag before the commit, if any.
+        distance: Commits since that tag, or since the beginning.
+        sha: The commit's full hash.
+        dirty: Whether the checkout has changes that are not committed.
+    """
+    if last is None:
+        base = "0.0.1"
+    else:
+        version = parse_tag(last).version
+        release = list(version.release) + [0] * (3 - len(version.release))
+        if not version.is_prerelease:
+            release[-1] += 1
+        base = ".".join(map(str, release))
+        if version.pre is not None:
+            # After rc1 comes rc2: 1.2.3rc2.dev5 sorts after 1.2.3rc1.
+            base += f"{version.pre[0]}{version.pre[1] + 1}"
+    local = f"g{sha[:7]}" + (".dirty" if dirty else "")
+    count = distance
+    if last is not None and parse_tag(last).version.pre is None:
+        # After 1.2.3.dev4 comes 1.2.3.dev5.
+        count += (
+            (parse_tag(last).version.dev or 0) if parse_tag(last).version.is_prerelease else 0
+        )
+    return str(Version(f"{base}.dev{count}+{local}"))
