@@ -1,0 +1,85 @@
+"""The record of a built image, ``dist/images/<image>.json``: handed from job to job."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tools.errors import PipelineError, UsageError
+
+IMAGES = ("development", "production")
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """What was built.
+
+    Attributes:
+        image: ``development`` or ``production``.
+        name: ``registry/owner/name``.
+        digest: Of the index or manifest: ``sha256:...``.
+        tags: Full references.
+        platforms: ``linux/amd64``, ...
+        size: Bytes: compressed layers where pushed, else as the engine or the file says.
+        output: ``push``, ``load`` or ``oci``.
+        version: PEP 440 version of the commit it was built from.
+        revision: The commit.
+        archive: The OCI archive, relative to the checkout, where that is the output.
+    """
+
+    image: str
+    name: str
+    digest: str
+    tags: tuple[str, ...]
+    platforms: tuple[str, ...]
+    size: int
+    output: str
+    version: str
+    revision: str
+    archive: str = ""
+
+    @property
+    def reference(self) -> str:
+        """``registry/owner/name@sha256:...``: this very image."""
+        return f"{self.name}@{self.digest}"
+
+
+def folder(root: Path) -> Path:
+    """Where records (and OCI archives) are."""
+    return root / "dist" / "images"
+
+
+def write(record: ImageRecord, root: Path) -> Path:
+    """Write the record, whole or not at all; its path."""
+    path = folder(root) / f"{record.image}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
+    os.replace(part, path)
+    return path
+
+
+def read(image: str, root: Path) -> ImageRecord:
+    """The record of the image that was built last.
+
+    Raises:
+        UsageError: There is none.
+        PipelineError: It cannot be read.
+    """
+    path = folder(root) / f"{image}.json"
+    session = "docker_dev" if image == "development" else "prod_image"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        found |= {key: tuple(found[key]) for key in ("tags", "platforms")}
+        return ImageRecord(**found)
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"No {image} image has been built here: dist/images/{image}.json is missing.",
+            f"Run nox -s {session} first, or name the image with --digest or --archive.",
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise PipelineError(
+            f"dist/images/{image}.json cannot be read: {error}.", f"Run nox -s {session} again."
+        ) from error
