@@ -1,0 +1,1 @@
+"""Real and simulated services for the tests, all on the loopback range."""

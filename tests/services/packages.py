@@ -1,0 +1,298 @@
+"""The packages endpoints of the simulated GitHub, in front of a real registry.
+
+Versions are the registry's manifests with their tags and times; a DELETE removes the
+manifest there, a restore brings it back. Refusals are worded as GitHub words them.
+
+By hand, with a package to try the cleanup on; it prints the variables to export::
+
+    python -m tests.services.packages --folder /tmp/packages
+
+Source: GitHub REST API documentation, "Packages"; wordings from issues of
+dataaxiom/ghcr-cleanup-action, actions/delete-package-versions (231) and
+kairos-io/kairos (4723).
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tests.services.github import Answer, Call, GitHubServer, Refusal, Route
+from tests.services.registry import (
+    MANIFEST_TYPES,
+    Registry,
+    Repository,
+    digest_of,
+    running_registry,
+)
+
+DOWNLOADS = 5000
+
+
+def iso(when: float) -> str:
+    """A time as GitHub writes it."""
+    return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass
+class Deleted:
+    """A version that can be restored."""
+
+    repository: str
+    body: bytes
+    media_type: str
+    created: float
+
+
+class PackagesService:
+    """Endpoints of container packages.
+
+    Attributes:
+        organizations: Owners that are organisations; the others are users.
+        downloads: Digest to number of downloads (of public packages).
+        points: Points a minute after which a secondary limit is told; 0 for none.
+        window: Seconds that count as a minute.
+        most_points: The most points that were ever spent in a window.
+        most_at_once: The most requests that were ever under way.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.organizations: set[str] = set()
+        self.downloads: dict[str, int] = {}
+        self.points = 0
+        self.window = 60.0
+        self.most_points = 0.0
+        self.most_at_once = 0
+        self.deleted: dict[int, Deleted] = {}
+        self._ids: dict[tuple[str, str], int] = {}
+        self._lock = threading.RLock()
+        self._spent: deque[tuple[float, int]] = deque()
+        self._now = 0
+
+    @property
+    def routes(self) -> list[Route]:
+        """All endpoints, for users and organisations."""
+        found = [
+            Route(
+                "GET", "/users/{owner}", "users/get-by-username", self._limited(self.owner, 1)
+            )
+        ]
+        for start, short, long in (
+            ("/orgs", "org", "organization"),
+            ("/users", "user", "user"),
+        ):
+            base = f"{start}/{{owner}}/packages/container/{{package}}/versions"
+            one = f"{base}/{{id}}"
+            listing = f"get-all-package-versions-for-package-owned-by-{short}"
+            for method, path, name, run, points in (
+                ("GET", base, listing, self.versions, 1),
+                ("GET", one, f"get-package-version-for-{long}", self.version, 1),
+                ("DELETE", one, f"delete-package-version-for-{short}", self.delete, 5),
+                (
+                    "POST",
+                    f"{one}/restore",
+                    f"restore-package-version-for-{short}",
+                    self.restore,
+                    5,
+                ),
+            ):
+                found.append(
+                    Route(method, path, f"packages/{name}", self._limited(run, points))
+                )
+        return found
+
+    # --- limits ---
+
+    def _limited(self, run: Callable[[Call], Answer], points: int) -> Callable[[Call], Answer]:
+        """``run`` within the secondary limits."""
+
+        def guarded(call: Call) -> Answer:
+            with self._lock:
+                self._now += 1
+                self.most_at_once = max(self.most_at_once, self._now)
+                self._spend(points)
+            try:
+                return run(call)
+            finally:
+                with self._lock:
+                    self._now -= 1
+
+        return guarded
+
+    def _spend(self, points: int) -> None:
+        now = time.monotonic()
+        while self._spent and self._spent[0][0] <= now - self.window:
+            self._spent.popleft()
+        self._spent.append((now, points))
+        total = sum(one for _, one in self._spent)
+        self.most_points = max(self.most_points, total)
+        if self.points and total > self.points:
+            self._now -= 1
+            raise Refusal(
+                403,
+                "You have exceeded a secondary rate limit. Please wait a few minutes before you try again.",
+                headers={"retry-after": str(int(self.window) + 1)},
+            )
+
+    # --- endpoints ---
+
+    def owner(self, call: Call) -> Answer:
+        """Whether an owner is a user or an organisation."""
+        name = call.values["owner"]
+        kind = "Organization" if name in self.organizations else "User"
+        return Answer(200, {"login": name, "id": 1, "type": kind})
+
+    def versions(self, call: Call) -> Answer:
+        """All versions, the newest first."""
+        call.need("packages", "read")
+        repository = self._repository(call)
+        tags = self._tags(repository)
+        digests = repository.digests()
+        if not digests:
+            raise Refusal(404, "Package not found.")
+        listed = [v for d in digests if (v := self._describe(repository, d, tags.get(d, [])))]
+        listed.sort(key=lambda one: (one["created_at"], one["id"]), reverse=True)
+        return call.page(listed)
+
+    def version(self, call: Call) -> Answer:
+        """One version."""
+        call.need("packages", "read")
+        repository, digest = self._find(call)
+        found = self._describe(repository, digest, self._tags(repository).get(digest, []))
+        if found is None:
+            raise Refusal(404, "Not Found")
+        return Answer(200, found)
+
+    def delete(self, call: Call) -> Answer:
+        """Delete a version, and the manifest in the registry."""
+        call.need("packages", "delete")
+        with self._lock:
+            repository, digest = self._find(call)
+            if self.downloads.get(digest, 0) > DOWNLOADS:
+                raise Refusal(
+                    400,
+                    "Publicly visible package versions with more than 5000 downloads cannot be"
+                    " deleted. Contact GitHub support for further assistance.",
+                )
+            tags, digests = self._tags(repository), repository.digests()
+            for kind, among in (("", digests), ("tagged ", set(tags))):
+                if digest in among and len(among) == 1:
+                    raise Refusal(
+                        400,
+                        f"You cannot delete the last {kind}version of a package. You must delete"
+                        " the package instead.",
+                    )
+            path = f"/v2/{repository.name}/manifests/{digest}"
+            accept = {"Accept": ", ".join(MANIFEST_TYPES)}
+            got = self.registry.request("GET", path, headers=accept)
+            created = repository.pushed_at(digest)
+            self.deleted[int(call.values["id"])] = Deleted(
+                repository.name, got.data, got.headers["Content-Type"], created
+            )
+            repository.delete(digest)
+        return Answer(204)
+
+    def restore(self, call: Call) -> Answer:
+        """Bring a deleted version back."""
+        call.need("packages", "write")
+        number = int(call.values["id"])
+        with self._lock:
+            gone = self.deleted.pop(number, None)
+            if gone is None:
+                raise Refusal(404, "Not Found")
+            digest = digest_of(gone.body)
+            path = f"/v2/{gone.repository}/manifests/{digest}"
+            headers = {"Content-Type": gone.media_type}
+            put = self.registry.request("PUT", path, gone.body, headers)
+            if put.status != 201:
+                self.deleted[number] = gone
+                raise Refusal(400, "Package version cannot be restored.")
+            repository = Repository(self.registry, gone.repository)
+            repository.set_age(digest, time.time() - gone.created)
+        return Answer(204)
+
+    # --- inside ---
+
+    def _repository(self, call: Call) -> Repository:
+        return Repository(self.registry, f"{call.values['owner']}/{call.values['package']}")
+
+    def _tags(self, repository: Repository) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for tag, digest in repository.tags().items():
+            found.setdefault(digest, []).append(tag)
+        return found
+
+    def _number(self, repository: Repository, digest: str) -> int:
+        with self._lock:
+            key = (repository.name, digest)
+            return self._ids.setdefault(key, 10_000 + len(self._ids))
+
+    def _find(self, call: Call) -> tuple[Repository, str]:
+        repository, wanted = self._repository(call), int(call.values["id"])
+        for (name, digest), number in list(self._ids.items()):
+            if number == wanted and name == repository.name and digest in repository.digests():
+                return repository, digest
+        raise Refusal(404, "Not Found")
+
+    def _describe(
+        self, repository: Repository, digest: str, tags: list[str]
+    ) -> dict[str, Any] | None:
+        try:
+            created = repository.pushed_at(digest)
+            times = [repository.tag_link(tag).stat().st_mtime for tag in tags]
+        except FileNotFoundError:
+            return None  # it went while we looked
+        return {
+            "id": self._number(repository, digest),
+            "name": digest,
+            "url": f"https://api.github.com/users/o/packages/container/p/versions/{digest}",
+            "package_html_url": "https://github.com/users/o/packages/container/package/p",
+            "created_at": iso(created),
+            "updated_at": iso(max([created, *times])),
+            "metadata": {"package_type": "container", "container": {"tags": tags}},
+        }
+
+
+def demonstration(repository: Repository) -> None:
+    """Fill a package: tagged images with provenance, a signature, and stale images."""
+    for number in range(1, 4):
+        image = repository.build(f"v{number}.0", "amd64", "arm64")
+    repository.cosign(image)
+    repository.referrers_tag(image, [repository.artifact(image, "application/spdx+json")])
+    for _ in range(4):
+        stale = repository.build("", "amd64")
+    repository.cosign(stale)
+    repository.set_all_ages(30 * 86400)
+    repository.build("", "amd64")
+
+
+def main() -> None:
+    """Run until interrupted or terminated."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--image", default="owner/name")
+    given = parser.parse_args()
+    with running_registry(given.folder / "registry") as registry:
+        service = PackagesService(registry)
+        with GitHubServer(given.folder / "github", service.routes) as server:
+            server.add_token("simulated-token")
+            demonstration(registry.repository(given.image))
+            print(f"export REGISTRY={registry.address} IMAGE_NAME={given.image}")
+            print(f"export GITHUB_API_URL={server.url} GH_TOKEN=simulated-token", flush=True)
+            ended = threading.Event()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: ended.set())
+            ended.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,583 @@
+"""A real registry for tests, and hand-made OCI structures to put into it.
+
+:func:`running_registry` starts Debian's ``docker-registry`` on 127.0.0.1 with data of its
+own; the fixtures ``registry`` and ``login_registry`` share one each for a test run, and
+``repository`` gives every test a name of its own in the first. :class:`Repository` pushes
+what no builder makes on demand: nested indexes, referrers, signatures, broken tags.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import urllib3
+
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+MANIFEST_TYPES = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST)
+START_LIMIT = 30.0
+
+
+class RegistryError(Exception):
+    """The registry did not start, or refused what a test put into it."""
+
+
+def digest_of(data: bytes) -> str:
+    """The digest of ``data`` as OCI writes it: ``sha256:<hex>``."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+@dataclass
+class Registry:
+    """A registry that runs.
+
+    Attributes:
+        address: ``127.0.0.1:port``; plain HTTP.
+        root: Folder of its data, laid out as distribution's filesystem driver does.
+        user: Who may log in; empty where no login is asked for.
+        password: The password that goes with it.
+    """
+
+    address: str
+    root: Path
+    user: str = ""
+    password: str = ""
+    process: subprocess.Popen[bytes] | None = None
+    pool: urllib3.PoolManager = field(default_factory=lambda: urllib3.PoolManager(maxsize=16))
+
+    @property
+    def url(self) -> str:
+        """The registry's base address."""
+        return f"http://{self.address}"
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> urllib3.BaseHTTPResponse:
+        """One request, logged in where the registry wants it; any status is returned."""
+        sent = dict(headers or {})
+        if self.user:
+            sent |= urllib3.make_headers(basic_auth=f"{self.user}:{self.password}")
+        url = path if path.startswith("http") else self.url + path
+        return self.pool.request(
+            method, url, body=body, headers=sent, retries=False, redirect=False, timeout=60
+        )
+
+    def repository(self, name: str = "") -> Repository:
+        """A repository in this registry; a new unique name unless one is given."""
+        return Repository(self, name or f"test/{uuid.uuid4().hex[:12]}")
+
+    def stop(self) -> None:
+        """End the process: politely, then not."""
+        self.pool.clear()
+        if self.process is None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _configure(folder: Path, address: str, user: str, password: str) -> Path:
+    """Write the registry's configuration (JSON, which is YAML too); its path."""
+    config: dict[str, Any] = {
+        "version": "0.1",
+        "log": {"level": "error", "accesslog": {"disabled": True}},
+        "storage": {
+            "filesystem": {"rootdirectory": str(folder / "data"), "maxthreads": 100},
+            "delete": {"enabled": True},
+        },
+        "http": {"addr": address},
+    }
+    if user:
+        import bcrypt
+
+        # The registry takes no other hash than bcrypt; 4 rounds, because tests are many.
+        hashed = bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()
+        (folder / "htpasswd").write_text(f"{user}:{hashed}\n", encoding="utf-8")
+        config["auth"] = {"htpasswd": {"realm": "tests", "path": str(folder / "htpasswd")}}
+    path = folder / "config.yml"
+    path.write_text(json.dumps(config), encoding="utf-8")
+    return path
+
+
+def _answers(registry: Registry) -> bool:
+    try:
+        return registry.request("GET", "/v2/").status == 200
+    except urllib3.exceptions.HTTPError:
+        return False
+
+
+def _start(folder: Path, user: str, password: str) -> Registry | None:
+    """Start once on some free port; None if the process ended (the port was taken)."""
+    program = shutil.which("docker-registry")
+    if program is None:
+        raise RegistryError("no docker-registry program (Debian package docker-registry)")
+    folder.mkdir(parents=True, exist_ok=True)
+    address = f"127.0.0.1:{_free_port()}"
+    config = _configure(folder, address, user, password)
+    with (folder / "registry.log").open("ab") as log:
+        process = subprocess.Popen(
+            [program, "serve", str(config)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={"PATH": os.environ["PATH"], "OTEL_TRACES_EXPORTER": "none"},
+        )
+    registry = Registry(address, folder / "data", user, password, process)
+    limit = time.monotonic() + START_LIMIT
+    while time.monotonic() < limit and process.poll() is None:
+        if _answers(registry):
+            return registry
+        time.sleep(0.02)
+    registry.stop()
+    return None
+
+
+@contextlib.contextmanager
+def running_registry(folder: Path, user: str = "", password: str = "") -> Iterator[Registry]:
+    """A registry with its data in ``folder``, deletes enabled; stopped at the end.
+
+    Args:
+        folder: Where its data, configuration and log go; made if missing.
+        user: Ask for this login (htpasswd); empty for none.
+        password: The password of ``user``.
+
+    Raises:
+        RegistryError: The program is missing, or did not start (the end of its log).
+    """
+    for _ in range(3):
+        registry = _start(folder, user, password)
+        if registry is not None:
+            break
+    else:
+        log = (folder / "registry.log").read_text(errors="replace")
+        raise RegistryError(f"docker-registry did not start:\n{log[-2000:]}")
+    try:
+        yield registry
+    finally:
+        registry.stop()
+
+
+# --- hand-made structures ----------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """A manifest that was pushed: what a descriptor of it says."""
+
+    digest: str
+    media_type: str
+    size: int
+    platform: Mapping[str, str] | None = None
+    annotations: Mapping[str, str] | None = None
+    artifact_type: str = ""
+
+    @property
+    def hex(self) -> str:
+        """The digest without its algorithm."""
+        return self.digest.partition(":")[2]
+
+    def descriptor(self) -> dict[str, Any]:
+        """The OCI descriptor of this manifest, as an index holds it."""
+        found: dict[str, Any] = {
+            "mediaType": self.media_type,
+            "digest": self.digest,
+            "size": self.size,
+        }
+        if self.platform:
+            found["platform"] = dict(self.platform)
+        if self.annotations:
+            found["annotations"] = dict(self.annotations)
+        if self.artifact_type:
+            found["artifactType"] = self.artifact_type
+        return found
+
+
+class Repository:
+    """One repository of a :class:`Registry`, written and read through its HTTP API."""
+
+    def __init__(self, registry: Registry, name: str) -> None:
+        self.registry = registry
+        self.name = name
+        self._count = 0
+        self._blobs: set[str] = set()
+
+    @property
+    def image(self) -> str:
+        """``address/name``, as a client is told to pull it."""
+        return f"{self.registry.address}/{self.name}"
+
+    def _expect(self, answer: urllib3.BaseHTTPResponse, *statuses: int) -> None:
+        if answer.status not in statuses:
+            text = answer.data.decode(errors="replace")
+            raise RegistryError(f"{self.name}: status {answer.status}: {text[:300]}")
+
+    def blob(self, data: bytes) -> dict[str, Any]:
+        """Push a blob; digest and size of its descriptor."""
+        digest = digest_of(data)
+        if digest not in self._blobs:
+            begun = self.registry.request("POST", f"/v2/{self.name}/blobs/uploads/")
+            self._expect(begun, 202)
+            where = begun.headers["Location"]
+            where += ("&" if "?" in where else "?") + f"digest={digest}"
+            headers = {"Content-Type": "application/octet-stream"}
+            self._expect(self.registry.request("PUT", where, data, headers), 201)
+            self._blobs.add(digest)
+        return {"digest": digest, "size": len(data)}
+
+    def manifest(self, content: Mapping[str, Any], tag: str = "") -> Pushed:
+        """Push a manifest or index, by digest or under ``tag``."""
+        body = json.dumps(content).encode()
+        digest = digest_of(body)
+        media_type = str(content["mediaType"])
+        answer = self.registry.request(
+            "PUT",
+            f"/v2/{self.name}/manifests/{tag or digest}",
+            body,
+            {"Content-Type": media_type},
+        )
+        self._expect(answer, 201)
+        kind = str(content.get("artifactType", ""))
+        return Pushed(digest, media_type, len(body), artifact_type=kind)
+
+    def _unique(self, seed: str) -> str:
+        self._count += 1
+        return seed or f"{self.name} {self._count}"
+
+    def _layer(self, seed: str, media_type: str, size: int) -> dict[str, Any]:
+        # An empty gzip'ed tar would be the same blob each time: pad it with the seed.
+        data = (seed.encode() * (size // max(1, len(seed)) + 1))[:size] or seed.encode()
+        return {"mediaType": media_type, **self.blob(data)}
+
+    def image_manifest(
+        self,
+        tag: str = "",
+        *,
+        seed: str = "",
+        layers: int = 1,
+        layer_size: int = 64,
+        architecture: str = "amd64",
+        docker: bool = False,
+        subject: Pushed | None = None,
+    ) -> Pushed:
+        """Push an image of one platform (its layers are no real file systems).
+
+        Args:
+            tag: The tag to push it under; none by default.
+            seed: What makes its content; unique unless given.
+            layers: Number of layers.
+            layer_size: Bytes of each layer.
+            architecture: Goes into its configuration and the descriptor's platform.
+            docker: Docker's media types instead of OCI's.
+            subject: Manifest that it refers to (OCI 1.1).
+        """
+        seed = self._unique(seed)
+        platform = {"architecture": architecture, "os": "linux"}
+        config = json.dumps(
+            {**platform, "rootfs": {"type": "layers", "diff_ids": []}, "comment": seed}
+        ).encode()
+        layer_type = DOCKER_LAYER if docker else OCI_LAYER
+        content: dict[str, Any] = {
+            "schemaVersion": 2,
+            "mediaType": DOCKER_MANIFEST if docker else OCI_MANIFEST,
+            "config": {
+                "mediaType": DOCKER_CONFIG if docker else OCI_CONFIG,
+                **self.blob(config),
+            },
+            "layers": [
+                self._layer(f"{seed} layer {number} ", layer_type, layer_size)
+                for number in range(layers)
+            ],
+        }
+        if subject:
+            content["subject"] = subject.descriptor()
+        pushed = self.manifest(content, tag)
+        return Pushed(pushed.digest, pushed.media_type, pushed.size, platform=platform)
+
+    def attestation(self, of: Pushed) -> Pushed:
+        """Push what BuildKit adds to an index for ``of``: its provenance, untagged.
+
+        Source: moby/buildkit, docs/attestations/attestation-storage.md.
+        """
+        config = json.dumps({"architecture": "unknown", "os": "unknown"}).encode()
+        statement = json.dumps({"subject": [{"digest": of.digest}]}).encode()
+        pushed = self.manifest(
+            {
+                "schemaVersion": 2,
+                "mediaType": OCI_MANIFEST,
+                "config": {"mediaType": OCI_CONFIG, **self.blob(config)},
+                "layers": [
+                    {"mediaType": "application/vnd.in-toto+json", **self.blob(statement)}
+                ],
+            }
+        )
+        return Pushed(
+            pushed.digest,
+            pushed.media_type,
+            pushed.size,
+            platform={"architecture": "unknown", "os": "unknown"},
+            annotations={
+                "vnd.docker.reference.type": "attestation-manifest",
+                "vnd.docker.reference.digest": of.digest,
+            },
+        )
+
+    def index(
+        self,
+        children: Sequence[Pushed],
+        tag: str = "",
+        *,
+        docker: bool = False,
+        subject: Pushed | None = None,
+        annotations: Mapping[str, str] | None = None,
+    ) -> Pushed:
+        """Push an index of manifests (or of indexes) that are there already."""
+        content: dict[str, Any] = {
+            "schemaVersion": 2,
+            "mediaType": DOCKER_LIST if docker else OCI_INDEX,
+            "manifests": [child.descriptor() for child in children],
+        }
+        if subject:
+            content["subject"] = subject.descriptor()
+        if annotations:
+            content["annotations"] = dict(annotations)
+        return self.manifest(content, tag)
+
+    def build(self, tag: str = "", *architectures: str, seed: str = "") -> Pushed:
+        """Push what a default buildx build makes: an index of images with provenance."""
+        seed = self._unique(seed)
+        children = []
+        for name in architectures or ("amd64",):
+            child = self.image_manifest(seed=f"{seed} {name}", architecture=name)
+            children += [child, self.attestation(child)]
+        return self.index(children, tag)
+
+    def artifact(
+        self, subject: Pushed | None, kind: str, tag: str = "", *, seed: str = ""
+    ) -> Pushed:
+        """Push an artifact of type ``kind``, with ``subject`` if it refers to one.
+
+        Source: OCI image specification 1.1, "Guidelines for Artifact Usage".
+        """
+        empty = {"mediaType": "application/vnd.oci.empty.v1+json", **self.blob(b"{}")}
+        content: dict[str, Any] = {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "artifactType": kind,
+            "config": empty,
+            "layers": [self._layer(self._unique(seed), kind, 64)],
+        }
+        if subject:
+            content["subject"] = subject.descriptor()
+        return self.manifest(content, tag)
+
+    def referrers_tag(self, subject: Pushed, artifacts: Sequence[Pushed]) -> Pushed:
+        """Push the fallback index of referrers of ``subject``: tag ``sha256-<hex>``.
+
+        Source: OCI distribution specification 1.1, "Referrers Tag Schema".
+        """
+        return self.index(artifacts, f"sha256-{subject.hex}")
+
+    def cosign(self, subject: Pushed, suffix: str = "sig") -> Pushed:
+        """Push a signature, attestation or SBOM as cosign does: ``sha256-<hex>.<suffix>``."""
+        config = json.dumps({"of": subject.digest, "suffix": suffix}).encode()
+        layer = json.dumps({"critical": subject.digest, "suffix": suffix}).encode()
+        media_type = "application/vnd.dev.cosign.simplesigning.v1+json"
+        return self.manifest(
+            {
+                "schemaVersion": 2,
+                "mediaType": OCI_MANIFEST,
+                "config": {"mediaType": OCI_CONFIG, **self.blob(config)},
+                "layers": [{"mediaType": media_type, **self.blob(layer)}],
+            },
+            f"sha256-{subject.hex}.{suffix}",
+        )
+
+    # --- what is there ---
+
+    def get(self, reference: str) -> dict[str, Any]:
+        """A manifest by tag or digest."""
+        headers = {"Accept": ", ".join(MANIFEST_TYPES)}
+        path = f"/v2/{self.name}/manifests/{reference}"
+        answer = self.registry.request("GET", path, headers=headers)
+        self._expect(answer, 200)
+        return dict(json.loads(answer.data))
+
+    def has(self, reference: str) -> bool:
+        """Whether a manifest is there."""
+        headers = {"Accept": ", ".join(MANIFEST_TYPES)}
+        path = f"/v2/{self.name}/manifests/{reference}"
+        answer = self.registry.request("HEAD", path, headers=headers)
+        self._expect(answer, 200, 404)
+        return answer.status == 200
+
+    def delete(self, digest: str) -> None:
+        """Delete a manifest: its tags go too. This is how a test breaks an index."""
+        self._expect(
+            self.registry.request("DELETE", f"/v2/{self.name}/manifests/{digest}"), 202
+        )
+
+    @property
+    def _manifests(self) -> Path:
+        return self.registry.root / "docker/registry/v2/repositories" / self.name / "_manifests"
+
+    def revision(self, digest: str) -> Path:
+        """The file that says a manifest is there; its time is the manifest's."""
+        return self._manifests / "revisions" / digest.replace(":", "/") / "link"
+
+    def digests(self) -> set[str]:
+        """Digests of all manifests, tagged or not (which no registry API lists)."""
+        found = self._manifests.glob("revisions/sha256/*/link")
+        return {f"sha256:{path.parent.name}" for path in found}
+
+    def tags(self) -> dict[str, str]:
+        """All tags and the digests that they point at."""
+        found: dict[str, str] = {}
+        for path in self._manifests.glob("tags/*/current/link"):
+            # A tag can go between the listing and the reading.
+            with contextlib.suppress(FileNotFoundError):
+                found[path.parent.parent.name] = path.read_text(encoding="utf-8").strip()
+        return found
+
+    def pushed_at(self, digest: str) -> float:
+        """When a manifest was pushed, in seconds since the epoch."""
+        return self.revision(digest).stat().st_mtime
+
+    def set_age(self, digest: str, seconds: float) -> None:
+        """Let a manifest have been pushed ``seconds`` ago."""
+        then = time.time() - seconds
+        os.utime(self.revision(digest), (then, then))
+        for tag, pointed in self.tags().items():
+            if pointed == digest:
+                os.utime(self.tag_link(tag), (then, then))
+
+    def tag_link(self, tag: str) -> Path:
+        """The file that says what a tag points at; its time is when it was set."""
+        return self._manifests / "tags" / tag / "current" / "link"
+
+    def clone(self) -> Repository:
+        """A copy of this repository under a new name, ages included."""
+        copy = self.registry.repository()
+        shutil.copytree(self._manifests.parent, copy._manifests.parent)
+        return copy
+
+    def set_all_ages(self, seconds: float) -> None:
+        """Let everything that is there have been pushed ``seconds`` ago."""
+        for digest in self.digests():
+            self.set_age(digest, seconds)
+
+
+# --- a real client -----------------------------------------------------------
+
+
+def _skopeo(*arguments: str) -> str:
+    done = subprocess.run(["skopeo", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RegistryError(f"skopeo {arguments[0]} failed: {done.stderr.strip()[-600:]}")
+    return done.stdout
+
+
+def pull(repository: Repository, reference: str, folder: Path) -> str:
+    """Pull a tag or digest with skopeo, every platform and attestation of it.
+
+    skopeo copies an index with all its images, but not an index of indexes or of artifacts:
+    of such a one each part is pulled by its digest.
+
+    Returns:
+        The digest of what was pulled.
+
+    Raises:
+        RegistryError: It cannot be pulled, or has another digest than it should.
+    """
+    join = "@" if reference.startswith("sha256:") else ":"
+    name = f"docker://{repository.image}{join}{reference}"
+    target = folder / uuid.uuid4().hex
+    raw = _skopeo("inspect", "--tls-verify=false", "--raw", name).encode()
+    digest = digest_of(raw)
+    children = json.loads(raw).get("manifests", ())
+    if any(c["mediaType"] in {OCI_INDEX, DOCKER_LIST} or "platform" not in c for c in children):
+        for child in children:
+            pull(repository, child["digest"], folder)
+        return digest
+    _skopeo(
+        "copy", "--src-tls-verify=false", "--all", "--preserve-digests", name, f"dir:{target}"
+    )
+    found = digest_of((target / "manifest.json").read_bytes())
+    if not digest == found or (join == "@" and digest != reference):
+        raise RegistryError(f"{name} was pulled as {found}, and shown as {digest}")
+    shutil.rmtree(target)
+    return digest
+
+
+def pull_all(repository: Repository, folder: Path) -> dict[str, str]:
+    """Pull every tag with skopeo; tag to digest.
+
+    Raises:
+        RegistryError: One of them cannot be pulled whole.
+    """
+    return {tag: pull(repository, tag, folder) for tag in sorted(repository.tags())}
+
+
+# --- fixtures ----------------------------------------------------------------
+
+
+def _need_program() -> None:
+    if shutil.which("docker-registry") is None:
+        reason = "no docker-registry program"
+        if os.environ.get("CI"):
+            pytest.fail(f"{reason}; in CI that is a failure", pytrace=False)
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry without login, for the whole test run."""
+    _need_program()
+    with running_registry(tmp_path_factory.mktemp("registry")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def login_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry that asks for a login: ``user`` and ``password`` are its attributes."""
+    _need_program()
+    folder = tmp_path_factory.mktemp("login-registry")
+    with running_registry(folder, "robot", "a secret of the tests") as running:
+        yield running
+
+
+@pytest.fixture
+def repository(registry: Registry) -> Repository:
+    """A new, empty repository in ``registry``."""
+    return registry.repository()

@@ -1,0 +1,253 @@
+"""The simulated GitHub against descriptions and clients that are not ours.
+
+``githubkit`` is generated from GitHub's OpenAPI document: its models say what an answer
+must hold. ``gh`` is GitHub's own client.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from githubkit import GitHub as GitHubKit
+from githubkit.exception import RequestFailed
+from githubkit_schemas.latest import models
+
+from tests.services.faults import Fault
+from tests.services.github import GitHubServer, Token
+
+TOKEN = "ghp_simulated0123456789"
+OWNER, REPO, TAG = "owner", "name", "v1.0.0"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[GitHubServer]:
+    with GitHubServer(tmp_path / "github") as running:
+        running.add_token(TOKEN)
+        running.add_repository(f"{OWNER}/{REPO}", {TAG: "a" * 40})
+        yield running
+        assert running.errors == []
+
+
+@pytest.fixture
+def kit(server: GitHubServer) -> GitHubKit[Any]:
+    return GitHubKit(TOKEN, base_url=f"{server.url}/", auto_retry=False)
+
+
+def upload(kit: GitHubKit[Any], release: models.Release, name: str) -> models.ReleaseAsset:
+    """Upload through githubkit's plain request: it has no streaming upload of its own."""
+    address = release.upload_url.partition("{")[0]
+    answer = kit.request(
+        "POST",
+        address,
+        params={"name": name},
+        content=b"content",
+        headers={"Content-Type": "text/plain"},
+        response_model=models.ReleaseAsset,
+    )
+    return answer.parsed_data
+
+
+def test_every_answer_is_what_openapi_says(kit: GitHubKit[Any]) -> None:
+    """githubkit parses each endpoint's answer into its model, required fields and all."""
+    repos = kit.rest.repos
+    release = repos.create_release(OWNER, REPO, tag_name=TAG, name="x", draft=True).parsed_data
+    assert release.draft is True and release.published_at is None
+    asset = upload(kit, release, "a.txt")
+    assert asset.state == "uploaded" and str(asset.digest).startswith("sha256:")
+    number = release.id
+    assert repos.list_releases(OWNER, REPO).parsed_data[0].id == number
+    assert repos.get_release(OWNER, REPO, number).parsed_data.assets[0].name == "a.txt"
+    assert repos.list_release_assets(OWNER, REPO, number).parsed_data[0].size == 7
+    assert repos.get_release_asset(OWNER, REPO, asset.id).parsed_data.id == asset.id
+    renamed = repos.update_release_asset(OWNER, REPO, asset.id, name="b.txt").parsed_data
+    assert renamed.name == "b.txt"
+    notes = repos.generate_release_notes(OWNER, REPO, tag_name=TAG).parsed_data
+    assert TAG in notes.body
+    done = repos.update_release(OWNER, REPO, number, draft=False).parsed_data
+    assert done.draft is False and done.published_at is not None
+    assert repos.get_release_by_tag(OWNER, REPO, TAG).parsed_data.id == number
+    assert repos.get_latest_release(OWNER, REPO).parsed_data.id == number
+    assert repos.delete_release_asset(OWNER, REPO, asset.id).status_code == 204
+    assert repos.delete_release(OWNER, REPO, number).status_code == 204
+    assert kit.rest.rate_limit.get().parsed_data.resources.core.limit == 5000
+
+
+def test_models_do_refuse() -> None:
+    """The check can fail: a release without its assets is no release to githubkit."""
+    with pytest.raises(ValueError, match="assets_url"):
+        models.Release.model_validate({"id": 1})
+
+
+def refused(call: Callable[[], object]) -> tuple[int, dict[str, Any]]:
+    """Status and body of a request that GitHub refuses."""
+    with pytest.raises(RequestFailed) as caught:
+        call()
+    return caught.value.response.status_code, json.loads(caught.value.response.text)
+
+
+def test_errors_are_what_openapi_says(server: GitHubServer, kit: GitHubKit[Any]) -> None:
+    """Error bodies fit the models of the basic and of the validation error."""
+    repos = kit.rest.repos
+    status, body = refused(lambda: repos.get_release_by_tag(OWNER, REPO, "v9"))
+    assert status == 404 and models.BasicError.model_validate(body).message == "Not Found"
+    assert body["status"] == "404" and body["documentation_url"].startswith("https://")
+    repos.create_release(OWNER, REPO, tag_name=TAG)
+    status, body = refused(lambda: repos.create_release(OWNER, REPO, tag_name=TAG))
+    error = models.ValidationError.model_validate(body)
+    assert status == 422 and error.message == "Validation Failed"
+    assert body["errors"] == [
+        {"resource": "Release", "code": "already_exists", "field": "tag_name"}
+    ]
+    other = GitHubKit("ghp_wrong", base_url=f"{server.url}/", auto_retry=False)
+    status, body = refused(lambda: other.rest.repos.list_releases(OWNER, REPO))
+    assert (status, body["message"]) == (401, "Bad credentials")
+
+
+def test_drafts_are_hidden(server: GitHubServer, kit: GitHubKit[Any]) -> None:
+    """A draft is not found by its tag, nor listed for those who may not push."""
+    repos = kit.rest.repos
+    for _ in range(2):
+        repos.create_release(OWNER, REPO, tag_name=TAG, draft=True)
+    assert refused(lambda: repos.get_release_by_tag(OWNER, REPO, TAG))[0] == 404
+    assert len(repos.list_releases(OWNER, REPO).parsed_data) == 2
+    server.add_token("ghp_reader", Token(kind="fine-grained", permissions={"contents": "read"}))
+    reader = GitHubKit("ghp_reader", base_url=f"{server.url}/", auto_retry=False)
+    assert reader.rest.repos.list_releases(OWNER, REPO).parsed_data == []
+
+
+def test_second_published_release_is_refused(kit: GitHubKit[Any]) -> None:
+    """Of two drafts of a tag only one can be published."""
+    repos = kit.rest.repos
+    first, second = (
+        repos.create_release(OWNER, REPO, tag_name=TAG, draft=True).parsed_data.id
+        for _ in range(2)
+    )
+    repos.update_release(OWNER, REPO, second, draft=False)
+    status, body = refused(lambda: repos.update_release(OWNER, REPO, first, draft=False))
+    assert status == 422 and body["errors"][0]["code"] == "already_exists"
+
+
+def test_asset_names(kit: GitHubKit[Any]) -> None:
+    """A taken name is refused; special characters are renamed, as GitHub does."""
+    release = kit.rest.repos.create_release(OWNER, REPO, tag_name=TAG, draft=True).parsed_data
+    assert upload(kit, release, "a b+c.txt").name == "a.b.c.txt"
+    assert refused(lambda: upload(kit, release, "a.b.c.txt"))[0] == 422
+
+
+def test_immutable_release_takes_no_change(server: GitHubServer, kit: GitHubKit[Any]) -> None:
+    """Once published, no asset comes or goes, and its tag is spent when it is deleted."""
+    server.add_repository(f"{OWNER}/{REPO}", {TAG: "a" * 40}, immutable=True)
+    repos = kit.rest.repos
+    release = repos.create_release(OWNER, REPO, tag_name=TAG, draft=True).parsed_data
+    asset = upload(kit, release, "a.txt")
+    assert repos.update_release(OWNER, REPO, release.id, draft=False).parsed_data.immutable
+    assert refused(lambda: upload(kit, release, "b.txt"))[0] == 422
+    assert refused(lambda: repos.delete_release_asset(OWNER, REPO, asset.id))[0] == 422
+    repos.delete_release(OWNER, REPO, release.id)
+    assert refused(lambda: repos.create_release(OWNER, REPO, tag_name=TAG))[0] == 422
+
+
+def test_pagination_is_read_by_another_client(kit: GitHubKit[Any]) -> None:
+    """githubkit's own paginator reads all pages; Link names prev, next, first, last."""
+    repos = kit.rest.repos
+    for number in range(7):
+        repos.create_release(OWNER, REPO, tag_name=f"v0.0.{number}", draft=True)
+    pages = kit.rest.paginate(repos.list_releases, owner=OWNER, repo=REPO, per_page=3)
+    assert len({release.id for release in pages}) == 7
+    link = repos.list_releases(OWNER, REPO, per_page=3, page=2).headers["link"]
+    assert [f'rel="{name}"' in link for name in ("prev", "next", "first", "last")] == [True] * 4
+
+
+def test_headers(server: GitHubServer, kit: GitHubKit[Any]) -> None:
+    """Limits, request id, scopes and the token's end are in the headers, as GitHub's are."""
+    server.add_token(TOKEN, Token(expires=4102444800.0))
+    headers = kit.rest.repos.list_releases(OWNER, REPO).headers
+    for name in ("limit", "remaining", "used", "reset", "resource"):
+        assert headers[f"x-ratelimit-{name}"]
+    assert headers["x-oauth-scopes"].startswith("repo")
+    expiration = headers["github-authentication-token-expiration"]
+    assert expiration == "2100-01-01 00:00:00 UTC"
+    assert headers["x-github-request-id"]
+
+
+def test_state_survives_a_restart(tmp_path: Path) -> None:
+    """Releases, assets and tokens are there again, with ids that go on."""
+    folder = tmp_path / "github"
+    numbers = []
+    for number in range(2):
+        with GitHubServer(folder) as server:
+            if number == 0:
+                server.add_token(TOKEN)
+                server.add_repository(f"{OWNER}/{REPO}", {TAG: "a" * 40})
+            kit = GitHubKit(TOKEN, base_url=f"{server.url}/", auto_retry=False)
+            made = kit.rest.repos.create_release(OWNER, REPO, tag_name=TAG, draft=True)
+            upload(kit, made.parsed_data, "a.txt")
+            numbers.append(made.parsed_data.id)
+            listed = kit.rest.repos.list_releases(OWNER, REPO).parsed_data
+            assert [r.id for r in listed] == sorted(numbers, reverse=True)
+            assert all(len(r.assets) == 1 for r in listed)
+
+
+def test_broken_upload_leaves_a_starter(server: GitHubServer, kit: GitHubKit[Any]) -> None:
+    """Half a body: the asset is there, in state ``starter``, and keeps its name taken."""
+    release = kit.rest.repos.create_release(OWNER, REPO, tag_name=TAG, draft=True).parsed_data
+    server.faults.script.append(Fault("half-read", "repos/upload-release-asset"))
+    with pytest.raises(Exception, match="reset|disconnected|ReadError"):
+        upload(kit, release, "a.txt")
+    (asset,) = server.store.all("assets")
+    assert (asset["state"], asset["size"]) == ("starter", 0)
+    assert refused(lambda: upload(kit, release, "a.txt"))[0] == 422
+
+
+@pytest.mark.skipif(shutil.which("gh") is None, reason="gh is not installed")
+def test_gh_creates_and_reads_a_release(tmp_path: Path) -> None:
+    """GitHub's own client makes a release with assets here, lists, reads and downloads it."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    certificate, key, bundle = (tmp_path / name for name in ("cert.pem", "key.pem", "ca.pem"))
+    certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    issued.private_key_pem.write_to_path(key)
+    authority.cert_pem.write_to_path(bundle)
+    files = [tmp_path / "a.whl", tmp_path / "b.whl"]
+    for path in files:
+        path.write_bytes(path.name.encode() * 10_000)
+    with GitHubServer(tmp_path / "github", tls=(certificate, key)) as server:
+        server.add_token(TOKEN)
+        server.add_repository(f"{OWNER}/{REPO}", {TAG: "a" * 40})
+        host = server.url.removeprefix("https://")
+        env = {
+            "PATH": os.environ["PATH"],
+            "GH_HOST": host,
+            "GH_ENTERPRISE_TOKEN": TOKEN,
+            "GH_REPO": f"{host}/{OWNER}/{REPO}",
+            "GH_CONFIG_DIR": str(tmp_path / "config"),
+            "SSL_CERT_FILE": str(bundle),
+        }
+
+        def gh(*arguments: str) -> str:
+            done = subprocess.run(
+                ["gh", *arguments], env=env, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        gh("release", "create", TAG, *map(str, files), "--title", "One", "--notes", "Notes.")
+        assert TAG in gh("release", "list")
+        fields = "tagName,isDraft,body,assets"
+        seen = json.loads(gh("release", "view", TAG, "--json", fields))
+        assert (seen["tagName"], seen["isDraft"], seen["body"]) == (TAG, False, "Notes.")
+        assert {(a["name"], a["size"]) for a in seen["assets"]} == {
+            (path.name, path.stat().st_size) for path in files
+        }
+        gh("release", "download", TAG, "--dir", str(tmp_path / "got"))
+        for path in files:
+            assert (tmp_path / "got" / path.name).read_bytes() == path.read_bytes()
+        assert server.errors == []
