@@ -1,0 +1,111 @@
+"""The edge of every command: sentences and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import subprocess
+import sys
+
+import pytest
+
+from tools import cli, process
+from tools.errors import PipelineError, UsageError
+
+
+def code_of(work: object, arguments: tuple[str, ...] = ()) -> int:
+    """The exit code of a command that does ``work``."""
+    assert callable(work)
+    return cli.main(cli.parser("x", "about"), work, arguments)
+
+
+def raising(error: BaseException) -> object:
+    """Work that ends in an error."""
+
+    def work(_given: argparse.Namespace) -> int:
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (PipelineError("It broke.", "Mend it."), 1, "error: It broke.\n  what to do: Mend it."),
+        (UsageError("Not so."), 2, "error: Not so."),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "a.whl"),
+            1,
+            "No space left on device (a.whl)",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "dist"),
+            1,
+            "Permission denied (dist)",
+        ),
+    ],
+)
+def test_errors_become_sentences(
+    capsys: pytest.CaptureFixture[str], error: BaseException, code: int, said: str
+) -> None:
+    """No traceback for what a person can mend, and the documented exit codes."""
+    assert code_of(raising(error)) == code
+    err = capsys.readouterr().err
+    assert said in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (1, 1)])
+def test_codes(returned: int | None, code: int) -> None:
+    """Work that returns nothing has succeeded."""
+    assert code_of(lambda _given: returned) == code
+
+
+def test_bad_options_exit_with_2() -> None:
+    """As does any wrong usage."""
+    with pytest.raises(SystemExit) as caught:
+        code_of(lambda _given: 0, ("--no-such-option",))
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("way", ["option", "variable"])
+def test_debug(
+    way: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--debug, or a run repeated with debug logging on Actions, shows commands."""
+    if way == "variable":
+        monkeypatch.setenv("RUNNER_DEBUG", "1")
+    try:
+        code_of(
+            lambda _given: process.run([sys.executable, "-c", "pass"]).code,
+            ("--debug",) if way == "option" else (),
+        )
+    finally:
+        process.show_commands(False)
+    assert "$ " in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_early() -> None:
+    """`... --json | head -1` ends without a traceback."""
+    code = """
+import sys
+from tools import cli, console
+def work(_):
+    console.say("go")
+    sys.stdin.readline()
+    console.emit_json(["x" * 100] * 10000)
+sys.exit(cli.main(cli.parser("x", ""), work, []))
+"""
+    child = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert child.stdin and child.stdout and child.stderr
+    assert child.stderr.readline() == "go\n"
+    child.stdout.close()
+    child.stdin.write("\n")
+    child.stdin.close()
+    rest = child.stderr.read()
+    child.stderr.close()
+    assert child.wait(timeout=30) == 1
+    assert "Traceback" not in rest and "Exception ignored" not in rest

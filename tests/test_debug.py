@@ -1,0 +1,81 @@
+"""What --debug shows."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools import debug
+from tools.settings import ROOT, load, names, variable
+
+SECRETS = {
+    "GH_TOKEN": "ghp_debugtoken0123456789",
+    "CODECOV_TOKEN": "codecov-debug-secret",
+    "SLACK_WEBHOOK_URL": "https://hooks.slack.example/debug-secret",
+    "DOCKER_HUB_USERNAME": "debug-account",
+    "DOCKER_HUB_TOKEN": "dckr_pat_debug-secret",
+}
+
+
+def test_every_setting_with_its_origin() -> None:
+    """All of them, and where each came from; of secrets only whether they are set."""
+    rows = {name: (value, origin) for name, value, origin in debug.setting_rows(load({}, ROOT))}
+    assert list(rows) == [variable(name) for name in names()]
+    given = load({**SECRETS, "CMAKE_VERSION": "3.30"}, ROOT)
+    rows = {name: (value, origin) for name, value, origin in debug.setting_rows(given)}
+    assert rows["CMAKE_VERSION"] == ("3.30", "environment CMAKE_VERSION")
+    assert rows["REGISTRY"][1] == "pyproject.toml registry"
+    assert rows["TEST_TIMEOUT"][1] == "default"
+    assert rows["GH_TOKEN"] == ("set", "environment GH_TOKEN")
+
+
+@pytest.mark.parametrize("switch", ["--debug", "RUNNER_DEBUG"])
+def test_a_real_session(switch: str) -> None:
+    """Settings, event, the plan's reasons and the commands; no secret; stdout untouched."""
+    event = {"GITHUB_EVENT_NAME": "push", "GITHUB_REF": "refs/heads/develop"}
+    env = {
+        **os.environ,
+        **SECRETS,
+        **event,
+        "RUNNER_DEBUG": "1" if switch != "--debug" else "0",
+    }
+    command = [sys.executable, "-m", "tools.plan", "--json"]
+    command += ["--debug"] if switch == "--debug" else []
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["event"]["ref"] == "refs/heads/develop"
+    for text in ("CMAKE_VERSION", "pyproject.toml cmake-version", "refs/heads/develop"):
+        assert text in done.stderr
+    assert "build-production-image" in done.stderr
+    for value in SECRETS.values():
+        assert value not in done.stderr + done.stdout
+
+
+def commands() -> list[list[str]]:
+    """The command of every session that runs a module of tools/."""
+    text = (ROOT / "noxfile.py").read_text(encoding="utf-8")
+    found = re.findall(r'^    tool\(session, "\w+", ((?:"\w+"(?:, )?)+)', text, re.MULTILINE)
+    return [re.findall(r'"(\w+)"', arguments) for arguments in found]
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_every_session_has_it(command: list[str]) -> None:
+    """--debug is an option of each session, and --help tells of it."""
+    words = [sys.executable, "-m", f"tools.{command[0]}", *command[1:], "--help"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--debug" in done.stdout
+
+
+def test_what_cannot_be_read_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wrong setting is the work's to refuse, not a crash of the debugging aid."""
+    debug.show({"REGISTRY": "https://x"}, tmp_path)
+    assert "cannot be shown: The setting REGISTRY" in capsys.readouterr().err

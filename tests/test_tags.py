@@ -1,0 +1,220 @@
+"""Image tags and labels of an event."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from tools.errors import UsageError
+from tools.event import Event
+from tools.tags import (
+    OCI_TAG,
+    branch_tag,
+    development_tags,
+    floating_tags,
+    labels,
+    production_tags,
+    references,
+)
+from tools.versions import known_versions, parse_tag
+
+SHA = "abcdef1234567890abcdef1234567890abcdef12"
+NOBODY = "no such branch\0"
+
+
+def push(ref: str, default: str = "main") -> Event:
+    """A push of a reference."""
+    return Event("push", ref, SHA, "owner/name", default)
+
+
+@pytest.mark.parametrize(
+    ("event", "development", "production"),
+    [
+        (push("refs/heads/main"), ["main", "main-abcdef1", "latest"], ["main-prod", "prod"]),
+        (push("refs/heads/develop"), ["develop", "develop-abcdef1"], ["develop-prod"]),
+        (
+            push("refs/heads/trunk", "trunk"),
+            ["trunk", "trunk-abcdef1", "latest"],
+            ["trunk-prod", "prod"],
+        ),
+        (push("refs/heads/main", "trunk"), ["main", "main-abcdef1"], ["main-prod"]),
+        (
+            Event("pull_request", "refs/pull/123/merge", SHA, pull_request=123),
+            ["pr-123"],
+            ["pr-123-prod"],
+        ),
+        (
+            Event("workflow_dispatch", "refs/heads/main", SHA),
+            ["main", "main-abcdef1", "latest"],
+            ["main-prod", "prod"],
+        ),
+        (push("refs/tags/v1.2.3"), ["v1.2.3", "1.2", "1"], ["v1.2.3-prod"]),
+        (push("refs/tags/v0.4.1"), ["v0.4.1", "0.4"], ["v0.4.1-prod"]),
+        (push("refs/tags/v1.2.3.post1"), ["v1.2.3.post1", "1.2", "1"], ["v1.2.3.post1-prod"]),
+        *(
+            (push(f"refs/tags/{tag}"), [tag], [f"{tag}-prod"])
+            for tag in (
+                "v1.2.3-rc1", "v1.2.3-alpha.1", "v1.2.3-beta2", "v1.2.3rc1", "v1.2.3a1",
+                "v1.2.3b2", "v1.2.3.dev1",
+            )  # fmt: skip
+        ),
+    ],
+)
+def test_documented_tags(event: Event, development: list[str], production: list[str]) -> None:
+    """Each documented event yields just the tags that are documented for it."""
+    assert development_tags(event) == development
+    assert production_tags(event) == production
+
+
+@pytest.mark.parametrize(
+    ("tag", "existing", "floating"),
+    [
+        ("v1.0.5", ["v1.1.0"], ["1.0"]),
+        ("v1.0.5", ["v1.0.4", "v1.0.5"], ["1.0", "1"]),
+        ("v1.0.5", ["v1.0.6"], []),
+        ("v1.0.5", ["v2.0.0"], ["1.0", "1"]),
+        ("v1.0.5", ["v1.1.0-rc1"], ["1.0", "1"]),
+        ("v1.0.5", ["v1.1.0", "nightly", ""], ["1.0"]),
+        ("v1.10.0", ["v1.9.0"], ["1.10", "1"]),
+        ("v1.9.0", ["v1.10.0"], ["1.9"]),
+        ("v0.2.0", ["v0.10.0"], ["0.2"]),
+        ("v1.1.0-rc1", ["v1.0.0"], []),
+    ],
+)
+def test_floating_tags_never_move_backwards(
+    tag: str, existing: list[str], floating: list[str]
+) -> None:
+    """What a higher stable version holds stays with it; versions count, not text."""
+    assert floating_tags(parse_tag(tag), known_versions(existing)) == floating
+    assert development_tags(push(f"refs/tags/{tag}"), existing) == [tag, *floating]
+
+
+versions = st.builds(
+    lambda a, b, c, suffix: f"v{a}.{b}.{c}{suffix}",
+    st.integers(0, 3), st.integers(0, 3), st.integers(0, 3),
+    st.sampled_from(["", "", "", "rc1", "-beta2", ".dev1", ".post1"]),
+)  # fmt: skip
+
+
+@given(st.lists(versions, unique=True, min_size=1, max_size=12))
+def test_published_in_any_order_a_floating_tag_ends_on_the_highest(order: list[str]) -> None:
+    """Simulates publishing one after another: the end does not depend on the order."""
+    holds: dict[str, str] = {}
+    for count, tag in enumerate(order):
+        for floating in floating_tags(parse_tag(tag), known_versions(order[:count])):
+            before = holds.get(floating)
+            assert before is None or parse_tag(before).version <= parse_tag(tag).version
+            holds[floating] = tag
+    stable = [found for found in known_versions(order) if not found.is_prerelease]
+    for found in stable:
+        for floating in {found.minor, found.major} - {"0"}:
+            of_it = [o for o in stable if floating in (o.minor, o.major)]
+            assert parse_tag(holds[floating]).version == max(of_it).version
+    assert "0" not in holds
+
+
+@pytest.mark.parametrize("tag", ["vnext", "v1", "nightly", "1.0.0"])
+def test_a_git_tag_that_is_no_version_is_refused(tag: str) -> None:
+    """Nothing is tagged after it; the sentence shows accepted forms."""
+    for tags in (development_tags, production_tags):
+        with pytest.raises(UsageError, match="v1.2.3-rc1"):
+            tags(push(f"refs/tags/{tag}"))
+
+
+@pytest.mark.parametrize("branch", ["main", "develop", "feature-a", "Fix_2.x", "release.1"])
+def test_plain_branches_keep_their_names(branch: str) -> None:
+    """A name that is a tag already, and means nothing else, is not touched."""
+    assert branch_tag(branch) == branch
+
+
+@pytest.mark.parametrize(
+    "branch",
+    [
+        "latest", "prod", "main-prod", "pr-12", "pr", "1", "1.2", "v1.2.3", "1.2.3-rc1", "v2",
+        "main-abcdef1", "main-abcdef12", "v1.2.3-prod", "2fast", "pr-1234567",
+    ],
+)  # fmt: skip
+def test_branches_cannot_take_a_name_that_means_something(branch: str) -> None:
+    """A branch called latest, or like a version, does not move that tag."""
+    assert branch_tag(branch) != branch
+
+
+# What git allows in a branch name is narrower than this: more than enough.
+branches = st.text(
+    st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=300
+)
+near = st.text("abAB01./-_# ", min_size=1, max_size=12)
+
+
+@given(branches | near)
+def test_any_branch_becomes_a_valid_tag(branch: str) -> None:
+    """Every tag of any branch satisfies the OCI grammar, 128 characters included."""
+    event = push(f"refs/heads/{branch}")
+    for tag in development_tags(event) + production_tags(event):
+        assert OCI_TAG.fullmatch(tag), tag
+
+
+@given(near, near)
+def test_two_branches_never_share_a_tag(one: str, two: str) -> None:
+    """Not one tag of a branch is also another's, except for what is meant to be shared."""
+    assume(one != two)
+    tags = [
+        {*development_tags(push(f"refs/heads/{b}", NOBODY)), *production_tags(push(f"refs/heads/{b}", NOBODY))}
+        for b in (one, two)
+    ]  # fmt: skip
+    assert tags[0].isdisjoint(tags[1])
+
+
+@given(near | branches, versions, st.integers(1, 10**7))
+def test_branches_never_take_a_release_or_a_pull_request(
+    branch: str, tag: str, number: int
+) -> None:
+    """A branch's tags are never those of a version, a pull request, or latest and prod."""
+    event = push(f"refs/heads/{branch}", NOBODY)
+    theirs = {*development_tags(event), *production_tags(event)}
+    release = push(f"refs/tags/{tag}")
+    pull = Event("pull_request", f"refs/pull/{number}/merge", SHA, pull_request=number)
+    for other in (release, pull):
+        assert theirs.isdisjoint({*development_tags(other), *production_tags(other)})
+    assert theirs.isdisjoint({"latest", "prod"})
+
+
+def test_a_hostile_branch_name_takes_no_time() -> None:
+    """The reserved names' pattern does not backtrack exponentially."""
+    begun = time.process_time()
+    branch_tag("1" + "a" * 100 + "--")
+    branch_tag("v1" + "a." * 50 + "-_-")
+    assert time.process_time() - begun < 5
+
+
+LABELS = "title description url source version created revision licenses".split()
+
+
+def test_labels() -> None:
+    """All eight labels of the OCI image specification, the same for the same commit."""
+    found = labels(push("refs/tags/v1.2.3-rc1"), 1_700_000_000)
+    prefix = "org.opencontainers.image."
+    assert sorted(found) == sorted(prefix + name for name in LABELS)
+    assert found[prefix + "version"] == "1.2.3rc1"
+    assert found[prefix + "created"] == "2023-11-14T22:13:20Z"
+    assert found[prefix + "revision"] == SHA
+    assert found[prefix + "source"] == "https://github.com/owner/name"
+    assert found == labels(push("refs/tags/v1.2.3-rc1"), 1_700_000_000)
+
+
+@given(branches, st.integers(0, 99_999_999_999))
+def test_labels_of_anything(branch: str, created: int) -> None:
+    """RFC 3339 dates, as the specification wants, for any commit time we accept."""
+    found = labels(push(f"refs/heads/{branch}"), created)
+    moment = found["org.opencontainers.image.created"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", moment)
+    assert all(found.values())
+
+
+def test_references() -> None:
+    """Full references, one a tag."""
+    assert references("ghcr.io/o/n", ["a", "b"]) == ["ghcr.io/o/n:a", "ghcr.io/o/n:b"]
