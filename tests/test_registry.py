@@ -1,0 +1,450 @@
+"""The OCI distribution client, against a real registry and a gate that breaks things."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.services.gate import Fault, Gate, Seen, TokenServer, gate_before
+from tests.services.registry import Registry as RealRegistry
+from tests.services.registry import Repository
+from tools import oci, registry_auth
+from tools.oci import InvalidManifest, parse_manifest
+from tools.registry import (
+    Forbidden,
+    NotFound,
+    Registry,
+    RegistryError,
+    Unauthorised,
+    Unreachable,
+    connect,
+)
+from tools.registry_auth import Challenge, Tokens, choose_challenge, granted_actions
+from tools.secrets import Secret
+from tools.settings import load
+
+
+def client(host: str, user: str = "", password: str = "", **options: object) -> Registry:
+    """A client that repeats without pauses."""
+    return Registry(host, user, Secret(password), backoff=0, **options)
+
+
+@pytest.fixture
+def gate(registry: RealRegistry) -> Iterator[Gate]:
+    """A gate before the registry, without tokens."""
+    with gate_before(registry.url) as running:
+        yield running
+
+
+@pytest.fixture
+def token_gate(registry: RealRegistry) -> Iterator[Gate]:
+    """A gate before the registry that asks for Bearer tokens, as GitHub's does."""
+    with gate_before(registry.url, TokenServer("robot", "pass-of-robot")) as running:
+        yield running
+
+
+# --- values ---
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1:5000", True),
+        ("127.9.9.9", True),
+        ("localhost:5000", True),
+        ("[::1]:5000", True),
+        ("ghcr.io", False),
+        ("10.0.0.1:5000", False),
+        ("localhost.example.com", False),
+        ("127.0.0.1.example.com", False),
+    ],
+)
+def test_plain_http_only_on_this_machine(host: str, expected: bool):
+    """A login must never cross a network in the clear because of a host's name."""
+    assert oci.is_loopback(host) is expected
+    assert Registry(host).url.startswith("http://" if expected else "https://")
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (
+            'Bearer realm="https://ghcr.io/token",service="ghcr.io",scope="repository:a/b:pull"',
+            Challenge("bearer", "https://ghcr.io/token", "ghcr.io", "repository:a/b:pull"),
+        ),
+        ('Basic realm="Registry, of \\"us\\""', Challenge("basic", 'Registry, of "us"')),
+        ("Basic", Challenge("basic")),
+        ('basic realm=plain, BEARER realm="https://x/t"', Challenge("bearer", "https://x/t")),
+        ('Negotiate abc==, Basic realm="x"', Challenge("basic", "x")),
+        ('Digest realm="x", nonce="y"', None),
+        ("", None),
+        ("nonsense", None),
+    ],
+)
+def test_challenges(header: str, expected: Challenge | None):
+    """Each registry words its challenge differently (RFC 9110, 11.6.1)."""
+    assert choose_challenge(header) == expected
+
+
+@given(st.text(max_size=80))
+def test_any_challenge_header_is_read(header: str):
+    """A header of any content ends in a challenge or none, never in an error or a loop."""
+    found = choose_challenge(header)
+    assert found is None or found.scheme in {"bearer", "basic"}
+
+
+@given(st.text(max_size=60))
+def test_any_token_is_read(text: str):
+    """Opaque tokens are not mistaken for ones that say what they grant."""
+    granted = granted_actions(text, "a/b")
+    assert granted is None or isinstance(granted, set)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["manifests", "mediaType", "layers", "config", "subject", "digest", "size", "annotations", "platform"]), inner)))  # fmt: skip
+def test_any_json_is_a_manifest_or_said_to_be_none(value: object):
+    """What a registry sends never ends in a traceback."""
+    try:
+        read = parse_manifest(json.dumps(value).encode())
+        assert read.children is not None and read.blobs is not None and read.size >= 0
+        assert read.subject is None or read.subject.digest
+    except InvalidManifest:
+        pass
+
+
+def test_tokens_are_renewed_before_they_expire_and_when_refused():
+    """A long run must not fail because its token ran out in the middle."""
+    now, given_out = [0.0], []
+
+    def fetch(scope: str) -> dict[str, object]:
+        given_out.append(scope)
+        return {"token": f"token-{len(given_out)}", "expires_in": 100}
+
+    tokens = Tokens(fetch, lambda: now[0])
+    assert tokens.get("a") == tokens.get("a") == "token-1"
+    assert tokens.get("b") == "token-2"
+    now[0] = 95.0
+    assert tokens.get("a") == "token-3"
+    assert tokens.get("a", refused="token-3") == "token-4"
+
+
+def test_a_token_is_fetched_once_for_many_threads():
+    """Token servers limit their requests: a hundred threads need one token."""
+    fetched: list[str] = []
+    barrier = threading.Barrier(16)
+
+    def fetch(scope: str) -> dict[str, object]:
+        fetched.append(scope)
+        return {"access_token": "same-token"}
+
+    tokens = Tokens(fetch)
+
+    def get() -> None:
+        barrier.wait()
+        tokens.get("a")
+
+    threads = [threading.Thread(target=get) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert fetched == ["a"]
+
+
+# --- reading ---
+
+
+def test_manifests_of_both_families(repository: Repository):
+    """OCI and Docker media types, plain and listed, by tag and by digest."""
+    reader = client(repository.registry.address)
+    for docker in (False, True):
+        image = repository.image_manifest(f"image-{docker}", docker=docker, layers=3)
+        index = repository.index([image], f"index-{docker}", docker=docker)
+        for pushed, tag in ((image, f"image-{docker}"), (index, f"index-{docker}")):
+            for reference in (tag, pushed.digest):
+                found = reader.head(repository.name, reference)
+                assert found == reader.manifest(repository.name, reference).descriptor
+                assert (found.digest, found.media_type, found.size) == (
+                    pushed.digest, pushed.media_type, pushed.size,
+                )  # fmt: skip
+        [child] = reader.manifest(repository.name, index.digest).children
+        assert (child.digest, child.platform) == (image.digest, "linux/amd64")
+
+
+def test_sizes_of_images(repository: Repository):
+    """The size that a user pulls: config and layers, each blob once, no attestation."""
+    one = repository.image_manifest(seed="one", layers=2, layer_size=1000)
+    other = repository.image_manifest(seed="two", layer_size=500, architecture="arm64")
+    inner = repository.index([other, repository.attestation(other)])
+    repository.index([one, repository.attestation(one), inner], "both")
+    config = repository.get(one.digest)["config"]["size"]
+    reader = client(repository.registry.address)
+    sizes = reader.sizes(repository.name, "both")
+    assert sizes["linux/amd64"] == 2000 + config
+    assert set(sizes) == {"linux/amd64", "linux/arm64"}
+    assert reader.sizes(repository.name, one.digest) == {"": 2000 + config}
+
+
+def test_missing_things_are_a_clean_404(repository: Repository):
+    """Cleanup may trust only this as proof that something is gone."""
+    reader = client(repository.registry.address)
+    repository.image_manifest("there")
+    for reference in ("absent", "sha256:" + "0" * 64):
+        for read in (reader.head, reader.manifest):
+            with pytest.raises(NotFound, match="does not have"):
+                read(repository.name, reference)
+    with pytest.raises(NotFound):
+        reader.tags("test/no-such-repository")
+
+
+def test_tags_of_every_page(repository: Repository, gate: Gate):
+    """A listing that is cut into pages is read to its end."""
+    for number in range(5):
+        repository.image_manifest(f"tag-{number}")
+    answer, pages = gate.respond, []
+
+    def in_pages(seen: Seen, body: bytes):
+        status, headers, content = answer(seen, body)
+        if "/tags/list" in seen.path:
+            tags = sorted(json.loads(content)["tags"])
+            start = int(seen.path.partition("last=")[2] or 0)
+            content = json.dumps({"tags": tags[start : start + 2]}).encode()
+            pages.append(start)
+            if start + 2 < len(tags):
+                follow = f'</v2/{repository.name}/tags/list?last={start + 2}>; rel="next"'
+                headers = {**headers, "Link": follow}
+        return status, headers, content
+
+    gate.respond = in_pages
+    assert client(gate.address).tags(repository.name) == [f"tag-{n}" for n in range(5)]
+    assert pages == [0, 2, 4]
+
+
+def test_referrers_by_fallback_tag(repository: Repository):
+    """Registries without the referrers API: the tag sha256-<hex> holds the list."""
+    image = repository.build("image")
+    reader = client(repository.registry.address)
+    assert reader.referrers(repository.name, image.digest) == []
+    artifact = repository.artifact(image, "application/vnd.example")
+    repository.referrers_tag(image, [artifact])
+    [found] = reader.referrers(repository.name, image.digest)
+    assert (found.digest, found.artifact_type) == (artifact.digest, "application/vnd.example")
+
+
+@pytest.mark.parametrize("answers", ["api", "redirect"])
+def test_referrers_by_api_and_past_githubs_redirect(
+    repository: Repository, gate: Gate, answers: str
+):
+    """The OCI 1.1 API is used where it is there; GitHub's 303 to a web page is not followed."""
+    image = repository.build("image")
+    by_api = repository.artifact(image, "application/vnd.by.api")
+    by_tag = repository.artifact(image, "application/vnd.by.tag")
+    repository.referrers_tag(image, [by_tag])
+    listed = {"manifests": [by_api.descriptor()]}
+    faults = {
+        "api": Fault(200, {"Content-Type": oci.OCI_INDEX}, json.dumps(listed).encode()),
+        "redirect": Fault(303, {"Location": "http://127.0.0.1:9/packages"}),
+    }
+    gate.fault = lambda seen: faults[answers] if "/referrers/" in seen.path else None
+    [found] = client(gate.address).referrers(repository.name, image.digest)
+    assert found.digest == (by_api if answers == "api" else by_tag).digest
+
+
+def test_content_that_is_not_its_digest_is_refused(repository: Repository, gate: Gate):
+    """A cache or a proxy that mixes contents up must not decide what is deleted."""
+    image = repository.image_manifest("image")
+    gate.fault = lambda _seen: Fault(200, {"Content-Type": oci.OCI_MANIFEST}, b"{}")
+    with pytest.raises(RegistryError, match="no valid manifest.*has the digest"):
+        client(gate.address).manifest(repository.name, image.digest)
+
+
+# --- logging in ---
+
+
+def test_basic_login(login_registry: RealRegistry):
+    """htpasswd registries: asked, accepted, refused, and not given."""
+    repository = login_registry.repository()
+    repository.image_manifest("image")
+    good = client(login_registry.address, login_registry.user, login_registry.password)
+    assert (good.answer().challenge, good.answer().login) == ("basic", True)
+    assert good.head(repository.name, "image").digest
+    good.check_push(repository.name)
+    wrong = client(login_registry.address, login_registry.user, "wrong password")
+    assert wrong.answer().login is False
+    with pytest.raises(Unauthorised):
+        wrong.head(repository.name, "image")
+    nobody = client(login_registry.address)
+    assert nobody.answer().login is None
+    with pytest.raises(Unauthorised, match="wants a login"):
+        nobody.check_push(repository.name)
+
+
+def test_bearer_login(repository: Repository, token_gate: Gate):
+    """One challenge and one token serve any number of requests."""
+    image = repository.build("image")
+    reader = client(token_gate.address, "robot", "pass-of-robot")
+    for _ in range(5):
+        assert reader.head(repository.name, "image").digest == image.digest
+    assert token_gate.count(part="/token") == 1
+    assert token_gate.count() == 1 + 1 + 5
+    assert reader.answer().login is True
+    reader.check_push(repository.name)
+
+
+def test_bearer_login_refused(repository: Repository, token_gate: Gate):
+    """A wrong token is told from a missing one, and the secret is in no message."""
+    wrong = client(token_gate.address, "robot", "not-the-pass")
+    assert wrong.answer().login is False
+    with pytest.raises(Unauthorised) as caught:
+        wrong.manifest(repository.name, "image")
+    assert "not-the-pass" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("jwt", "refuse"), [(True, False), (False, False), (False, True)])
+def test_push_is_forbidden(registry: RealRegistry, jwt: bool, refuse: bool):
+    """A read-only login: said in the token, by the registry, or by the token server."""
+    tokens = TokenServer("robot", "pass-of-robot", frozenset({"pull"}), jwt, refuse=refuse)
+    with gate_before(registry.url, tokens) as gate:
+        reader = client(gate.address, "robot", "pass-of-robot")
+        with pytest.raises((Forbidden, Unauthorised)):
+            reader.check_push("test/read-only")
+
+
+def test_check_push_pushes_nothing(repository: Repository, token_gate: Gate):
+    """Asking whether we may push leaves no blob and no manifest, and ends its upload."""
+    client(token_gate.address, "robot", "pass-of-robot").check_push(repository.name)
+    root = repository.registry.root / "docker/registry/v2/repositories" / repository.name
+    # distribution 2.8 keeps an empty hash state of an upload that was cancelled.
+    left = {path.name for path in root.rglob("*") if path.is_file() and path.stat().st_size}
+    assert not left & {"link", "data", "startedat"}
+    assert token_gate.count("DELETE") == 1
+
+
+def test_expired_tokens_are_renewed(registry: RealRegistry, repository: Repository):
+    """A token that the registry no longer takes costs one more request, not the run."""
+    repository.image_manifest("image")
+    tokens = TokenServer("robot", "pass-of-robot")
+    with gate_before(registry.url, tokens) as gate:
+        reader = client(gate.address, "robot", "pass-of-robot")
+        reader.head(repository.name, "image")
+        tokens.issued.clear()
+        assert reader.head(repository.name, "image").digest
+        assert gate.count(part="/token") == 2
+
+
+def test_login_goes_to_no_token_server_without_tls():
+    """A registry can't make us send the login in the clear to somebody else."""
+    with gate_before("") as gate:
+        headers = {"WWW-Authenticate": 'Bearer realm="http://tokens.example.com/t",service="x"'}
+        gate.fault = lambda _seen: Fault(401, headers)
+        with pytest.raises(RegistryError, match="no TLS"):
+            client(gate.address, "robot", "pass-of-robot").head("a/b", "c")
+
+
+def test_login_does_not_follow_a_redirect_elsewhere(repository: Repository, token_gate: Gate):
+    """Whatever a registry answers, no other host sees the Authorization header."""
+    with gate_before("") as other:
+        other.fault = lambda _seen: Fault(200)
+        away = Fault(202, {"Location": f"{other.url}/upload"})
+        token_gate.fault = lambda seen: away if seen.method == "POST" else None
+        client(token_gate.address, "robot", "pass-of-robot").check_push(repository.name)
+        assert [seen.headers.get("Authorization") for seen in other.seen] == [None]
+
+
+# --- faults ---
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Fault(500), Fault(502), Fault(503, {"Retry-After": "0"}), Fault(429), Fault(reset=True),
+     Fault(truncate=True)],
+    ids=["500", "502", "503", "429", "reset", "truncated"],
+)  # fmt: skip
+def test_passing_faults_are_outlived(repository: Repository, gate: Gate, fault: Fault):
+    """A fault that passes is repeated away, and the answer is whole."""
+    image = repository.build("image")
+    gate.fault = lambda seen: fault if seen.number <= 2 else None
+    read = client(gate.address).manifest(repository.name, "image")
+    assert read.descriptor.digest == image.digest
+    assert gate.count() == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        (Fault(500), RegistryError),
+        (Fault(401), Unauthorised),
+        (Fault(403), Forbidden),
+        (Fault(404), NotFound),
+        (Fault(418), RegistryError),
+        (Fault(reset=True), Unreachable),
+    ],
+    ids=["500", "401", "403", "404", "418", "reset"],
+)
+def test_lasting_faults_are_told_apart(gate: Gate, fault: Fault, expected: type[RegistryError]):
+    """Only a clean 404 may ever count as absence; each other fault has its own exception."""
+    gate.fault = lambda _seen: fault
+    with pytest.raises(RegistryError) as caught:
+        client(gate.address, retries=2).manifest("a/b", "tag")
+    assert type(caught.value) is expected
+    assert caught.value.status == fault.status
+
+
+def test_nobody_there():
+    """A registry that is down is one sentence that says what to check."""
+    with gate_before("") as gone:
+        address = gone.address
+    with pytest.raises(Unreachable, match=f"{address} cannot be reached: .*refused"):
+        client(address, retries=1).answer()
+
+
+def test_answer_without_login(registry: RealRegistry):
+    """A registry that asks nobody for a login."""
+    found = client(registry.address, "robot", "unused").answer()
+    assert (found.challenge, found.login) == ("", None)
+
+
+def test_many_threads(repository: Repository, token_gate: Gate):
+    """One client object serves many threads, over pooled connections."""
+    images = [repository.image_manifest(f"t{number}") for number in range(20)]
+    reader = client(token_gate.address, "robot", "pass-of-robot", connections=8)
+    found: dict[int, str] = {}
+
+    def read(number: int) -> None:
+        for _ in range(5):
+            found[number] = reader.head(repository.name, f"t{number}").digest
+
+    threads = [threading.Thread(target=read, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {number: image.digest for number, image in enumerate(images)}
+    assert token_gate.count(part="/token") == 1
+
+
+def test_connect_takes_the_settings(login_registry: RealRegistry, tmp_path):
+    """The settings' registry and token are what is used."""
+    env = {"REGISTRY": login_registry.address, "GH_TOKEN": login_registry.password}
+    settings = load({**env, "IMAGE_NAME": f"{login_registry.user}/image"}, tmp_path)
+    assert connect(settings).answer().login is True
+
+
+def test_wrong_certificate_bundle(tmp_path):
+    """A bundle that is no PEM file is one sentence, at once."""
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text("nonsense")
+    with pytest.raises(RegistryError, match="cannot be read"):
+        Registry("ghcr.io", ca_certificates=str(bundle))
+
+
+def test_basic_header_is_masked():
+    """Neither the password nor its Base64 form is ever printed."""
+    from tools.secrets import redact
+
+    header = registry_auth.basic("robot", Secret("correct horse"))
+    assert redact(f"x {header} correct horse") == "x Basic *** ***"
