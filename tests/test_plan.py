@@ -1,0 +1,414 @@
+"""``plan``: what runs for which event, as the reference's table has it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tools import decisions, plan, workflow
+from tools.errors import UsageError
+from tools.event import Event
+from tools.settings import ROOT, load
+
+GRAPH = workflow.load()
+SETTINGS = load({"IMAGE_NAME": "Owner/Name"})
+SHA = "0123456789abcdef0123456789abcdef01234567"
+
+# L lint-and-format, B build-docker-image, T test-docker-image, W build-wheels,
+# R create-release, P build-production-image, C cleanup
+LETTERS = dict(zip("LBTWRPC", GRAPH.jobs, strict=True))
+
+
+def event(text):
+    """An event from a short description: 'push main', 'pr main fork', 'run v1.0 force'."""
+    kind, name, *more = text.split()
+    is_tag = name.startswith("v") and name[1:2].isdigit() or name == "nightly"
+    ref = f"refs/tags/{name}" if is_tag and "branch" not in more else f"refs/heads/{name}"
+    if kind == "pr":
+        ref = "refs/pull/7/merge"
+        fork = "fork" in more
+        return Event("pull_request", ref, SHA, pull_request=7, base_ref=name, fork=fork)
+    if kind == "run":
+        return Event("workflow_dispatch", ref, SHA, force_build="force" in more)
+    return Event("push", ref, SHA)
+
+
+def everything(trigger, outcomes):
+    """Rows of the table for one event: (event, failing jobs, jobs that run)."""
+    return [(trigger, failing, runs) for failing, runs in outcomes.items()]
+
+
+# Written from the reference's table "Job Dependencies", by hand, not with the evaluator:
+# the event, which jobs fail, which jobs run.
+NO_DEPLOYMENT = {"": "LBTWC", "L": "LC", "B": "LBC", "T": "LBTC", "W": "LBTWC", "C": "LBTWC"}
+MAIN = {
+    "": "LBTWPC",
+    "L": "LC",
+    "B": "LBC",
+    "T": "LBTC",
+    "W": "LBTWC",
+    "P": "LBTWPC",
+    "C": "LBTWPC",
+}
+TAG = {
+    "": "LBTWRPC", "L": "LC", "B": "LBC", "T": "LBTC", "W": "LBTWC", "R": "LBTWRPC",
+    "P": "LBTWRPC", "RP": "LBTWRPC", "C": "LBTWRPC",
+}  # fmt: skip
+# force_build: the image is built after a failed lint, wheels after anything; the image's
+# tests need an image, the production image needs wheels.
+FORCED = {
+    "": "LBTWPC", "L": "LBTWPC", "B": "LBWPC", "T": "LBTWPC", "LT": "LBTWPC", "LB": "LBWPC",
+    "W": "LBTWC", "P": "LBTWPC", "TW": "LBTWC",
+}  # fmt: skip
+FORCED_WITHOUT = {row: runs.replace("P", "") for row, runs in FORCED.items() if row != "P"}
+
+TABLE = [
+    *everything("push main", MAIN),
+    *everything("push develop", NO_DEPLOYMENT),
+    *everything("push v1.0.0", TAG),
+    *everything("push v1.0.0-rc1", TAG),
+    *everything("pr main", NO_DEPLOYMENT),
+    *everything("pr main fork", NO_DEPLOYMENT),
+    *everything("pr develop", NO_DEPLOYMENT),
+    *everything("pr develop fork", NO_DEPLOYMENT),
+    *everything("run main", MAIN),
+    *everything("run develop", NO_DEPLOYMENT),
+    *everything("run main force", FORCED),
+    *everything("run develop force", FORCED_WITHOUT),
+    # A manual run is no tag push: an image, but no release.
+    *everything("run v1.0.0", {"": "LBTWPC", "L": "LC", "T": "LBTC", "W": "LBTWC"}),
+    *everything("run v1.0.0 force", FORCED),
+    ("push v0.1.0", "", "LBTWRPC"),
+    ("push v1.2.3-alpha.1", "", "LBTWRPC"),
+    ("push v1.2.3-beta2", "", "LBTWRPC"),
+    ("push v1.2.3rc1", "", "LBTWRPC"),
+    ("push v1.2.3.dev1", "", "LBTWRPC"),
+    # What the workflow is not triggered by runs nothing, cleanup included.
+    ("push nightly", "", ""),
+    ("push feature/a", "", ""),
+    ("push main2", "", ""),
+    ("push v1.0.0 branch", "", ""),
+    ("push release/1.0", "", ""),
+    ("pr feature/a", "", ""),
+    ("pr v1.0.0 fork", "", ""),
+    ("run feature/a", "", "LBTWC"),
+    ("run feature/a force", "T", "LBTWC"),
+]
+
+
+def test_table_is_large_enough():
+    """At least 60 combinations of event and outcome, each once."""
+    assert len(TABLE) >= 60
+    assert len({row[:2] for row in TABLE}) == len(TABLE)
+
+
+@pytest.mark.parametrize(("trigger", "failing", "runs"), TABLE)
+def test_conditions_give_what_the_reference_says(trigger, failing, runs):
+    """The conditions that stand in the workflow run the jobs that the reference's table runs."""
+    failed = [LETTERS[letter] for letter in failing]
+    found = decisions.decide(GRAPH, event(trigger), failed)
+    ran = "".join(letter for letter, name in LETTERS.items() if found[name].run)
+    assert ran == runs
+    for name, decision in found.items():
+        assert decision.reason
+        wanted = "skipped" if not decision.run else "failure" if name in failed else "success"
+        assert decision.result == wanted
+
+
+@pytest.mark.parametrize(
+    ("trigger", "failing", "job", "says"),
+    [
+        ("push main", "", "L", "it needs nothing"),
+        ("push main", "L", "B", "needs.lint-and-format.result is 'failure'"),
+        ("run main force", "L", "B", "inputs.force_build is true"),
+        ("push main", "B", "T", "needs.build-docker-image.result == 'success' is false"),
+        ("push main", "", "R", "startsWith(github.ref, 'refs/tags/v') is false"),
+        ("pr main", "", "P", "github.event_name != 'pull_request' is false"),
+        ("push develop", "", "P", "github.ref is 'refs/heads/develop'"),
+        ("push main", "", "C", "always() is true"),
+        ("push feature/x", "", "L", "feature/x is none of branches main, develop"),
+        ("pr feature/x", "", "L", "not triggered by pull_request"),
+        ("push nightly", "", "L", "nightly is none of tags v*"),
+    ],
+)
+def test_reasons_are_in_the_terms_of_the_condition(trigger, failing, job, says):
+    """The reason names the part of the condition that decided, and its values."""
+    found = decisions.decide(GRAPH, event(trigger), [LETTERS[letter] for letter in failing])
+    assert says in found[LETTERS[job]].reason
+
+
+@given(
+    st.sampled_from(sorted({row[0] for row in TABLE})),
+    st.sets(st.sampled_from(sorted(LETTERS))),
+)
+def test_laws(trigger, failing):
+    """Whatever fails: nothing is deployed from pull requests or develop, cleanup always
+    runs where anything does, and a job runs only after one it needs has ended."""
+    failed = [LETTERS[letter] for letter in failing]
+    found = decisions.decide(GRAPH, event(trigger), failed)
+    if trigger.startswith("pr") or " develop" in trigger:
+        assert not found["create-release"].run and not found["build-production-image"].run
+    assert found["cleanup"].run == any(d.run for d in found.values())
+    if found["create-release"].run:
+        assert found["build-wheels"].result == found["build-docker-image"].result == "success"
+    if "force" not in trigger and found["build-production-image"].run:
+        assert all(found[name].result == "success" for name in GRAPH.ancestors("build-wheels"))
+
+
+def test_implied_success_looks_at_all_ancestors():
+    """Without a status function, a skipped or failed ancestor skips a job, however far."""
+    text = "on: push\njobs:\n" + "".join(
+        f"  {name}:\n    runs-on: x\n    needs: [{needs}]\n{extra}    steps:\n      - run: a\n"
+        for name, needs, extra in [
+            ("a", "", ""),
+            ("b", "a", "    if: always()\n"),
+            ("c", "b", ""),
+            ("d", "b", "    if: github.ref != 'x'\n"),
+            ("e", "b", "    if: failure()\n"),
+            ("f", "b", "    if: '!cancelled()'\n"),
+        ]
+    )
+    found = decisions.decide(workflow.parse(text), event("push main"), ["a"])
+    assert {n for n, d in found.items() if d.run} == {"a", "b", "e", "f"}
+    assert found["c"].reason == "a, which it needs, ended with failure"
+    found = decisions.decide(workflow.parse(text), event("push main"))
+    assert {n for n, d in found.items() if d.run} == {"a", "b", "c", "d", "f"}
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "needs.a.outputs.x == '1'",
+        "always() && needs['a'].OUTPUTS.x",
+        "contains(needs.*.outputs.x, '1')",
+        "contains(toJSON(needs), 'x')",
+    ],
+)
+def test_outputs_are_not_guessed(condition):
+    """A condition on outputs is an error of the plan; in a run they are there."""
+    text = (
+        "on: push\njobs:\n  a:\n    runs-on: x\n    steps:\n      - run: a\n  b:\n    needs: a\n"
+        f"    if: {json.dumps(condition)}\n    runs-on: x\n    steps:\n      - run: b\n"
+    )
+    graph = workflow.parse(text)
+    with pytest.raises(decisions.ExpressionError, match="known only when jobs have run"):
+        decisions.decide(graph, event("push main"))
+    outputs = {"a": {"x": "1"}}
+    job = graph.jobs["b"]
+    run, _ = decisions.decide_job(
+        graph, job, event("push main"), {"a": "success"}, outputs=outputs
+    )
+    assert run
+    none = {"a": {}}
+    run, _ = decisions.decide_job(
+        graph, job, event("push main"), {"a": "success"}, outputs=none
+    )
+    assert not run
+
+
+def test_unparse_keeps_the_meaning():
+    """Conditions shown in reasons parse to the same value as those in the file."""
+    for job in GRAPH.jobs.values():
+        if job.condition:
+            shown = decisions.unparse(decisions.expressions.parse(job.condition))
+            again = decisions.unparse(decisions.expressions.parse(shown))
+            assert shown == again
+
+
+# -- the whole plan ---------------------------------------------------------------------
+
+
+def planned(trigger, **options):
+    """The plan as JSON data."""
+    return plan.make_plan(GRAPH, event(trigger), SETTINGS, **options).to_json()
+
+
+IMAGE = "ghcr.io/owner/name"
+
+
+@pytest.mark.parametrize(
+    ("trigger", "development", "production", "release"),
+    [
+        ("push main", ["main", "main-0123456", "latest"], ["main-prod", "prod"], None),
+        ("push develop", ["develop", "develop-0123456"], [], None),
+        ("pr main", ["pr-7"], [], None),
+        ("push v1.2.3", ["v1.2.3", "1.2", "1"], ["v1.2.3-prod"], ("v1.2.3", False)),
+        ("push v1.2.3-rc1", ["v1.2.3-rc1"], ["v1.2.3-rc1-prod"], ("v1.2.3-rc1", True)),
+        ("push v0.2.0", ["v0.2.0", "0.2"], ["v0.2.0-prod"], ("v0.2.0", False)),
+        ("push feature/a", [], [], None),
+    ],
+)
+def test_contract(trigger, development, production, release):
+    """Tags, labels and release as promised to whoever reads the JSON."""
+    found = planned(trigger, created=0)
+    assert set(found) == {"event", "jobs", "images", "labels", "release"}
+    assert found["images"] == {
+        "development": [f"{IMAGE}:{tag}" for tag in development],
+        "production": [f"{IMAGE}:{tag}" for tag in production],
+    }
+    wanted = {"tag": release[0], "prerelease": release[1]} if release else None
+    assert found["release"] == wanted
+    assert found["labels"]["org.opencontainers.image.revision"] == SHA
+    for job in found["jobs"].values():
+        assert {"run", "reason", "needs"} <= set(job)
+    json.dumps(found)
+
+
+def test_floating_tags_never_move_backwards():
+    """A patch of an old series takes 1.0 with it, but leaves 1 where it is."""
+    found = planned("push v1.0.5", existing=["v1.1.0", "v1.0.4", "v1.0.5"])
+    assert found["images"]["development"] == [f"{IMAGE}:v1.0.5", f"{IMAGE}:1.0"]
+
+
+def test_nothing_is_tagged_where_its_job_does_not_run():
+    """A failed lint means no image, and a failed wheel no release."""
+    found = planned("push v1.2.3", failed=["lint-and-format"])
+    assert found["images"] == {"development": [], "production": []}
+    assert planned("push v1.2.3", failed=["build-wheels"])["release"] is None
+
+
+def test_a_tag_that_is_no_version():
+    """A tag that triggers the workflow but is no version is refused with the forms."""
+    with pytest.raises(UsageError, match="'v1' is not a version"):
+        planned("push v1")
+
+
+def test_unknown_job_to_fail():
+    """--failed with a name that is no job says which there are."""
+    with pytest.raises(UsageError, match="lint-and-format"):
+        planned("push main", failed=["lint"])
+
+
+def test_mermaid():
+    """The graph has every job and need, coloured by outcome."""
+    made = plan.make_plan(GRAPH, event("push develop"), SETTINGS, failed=["test-docker-image"])
+    text = plan.mermaid(made)
+    assert text.startswith("graph TB\n")
+    assert 'test-docker-image["test-docker-image x 3"]:::failure' in text
+    assert 'build-wheels["build-wheels x 2"]:::skipped' in text
+    assert "    lint-and-format --> build-wheels\n" in text
+    assert text.count("-->") == sum(len(job.needs) for job in GRAPH.jobs.values())
+
+
+# -- options ----------------------------------------------------------------------------
+
+
+def found_event(*options, env=None):
+    """The event that command line options describe."""
+    parser = argparse.ArgumentParser()
+    plan.add_event_options(parser)
+    return plan.find_event(parser.parse_args(options), env or {}, ROOT)
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "ref"),
+    [
+        (["--event", "push", "--ref", "refs/tags/v1.0.0"], "push", "refs/tags/v1.0.0"),
+        (["--ref", "refs/heads/develop"], "push", "refs/heads/develop"),
+        (["--pr", "5"], "pull_request", "refs/pull/5/merge"),
+        (["--event", "pull_request", "--pr", "5"], "pull_request", "refs/pull/5/merge"),
+        (["--ref", "refs/pull/9/merge"], "pull_request", "refs/pull/9/merge"),
+        (["--force-build"], "workflow_dispatch", "refs/heads/main"),
+        (["--event", "workflow_dispatch"], "workflow_dispatch", "refs/heads/main"),
+    ],
+)
+def test_event_options(options, name, ref):
+    """Options describe any event; what they leave open is the only thing it can be."""
+    found = found_event(*options, "--default-branch", "main")
+    assert (found.name, found.ref) == (name, ref)
+    assert found.base_ref == ("main" if name == "pull_request" else "")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--event", "release"], "does not trigger"),
+        (["--event", "push", "--ref", "v1.0.0"], "not a full git reference"),
+        (["--event", "push", "--force-build"], "input of a manual run"),
+        (["--event", "push", "--pr", "3"], "no event of a pull request"),
+        (["--event", "push", "--ref", "refs/pull/3/merge"], "no event of a pull request"),
+        (["--event", "pull_request", "--ref", "refs/heads/main"], "has no number"),
+        (["--pr", "0"], "has no number"),
+        (["--event-file", "no-such.json"], "cannot be read"),
+    ],
+)
+def test_wrong_event_options(options, says):
+    """Options that make no event are refused in a sentence."""
+    with pytest.raises(UsageError, match=says):
+        found_event(*options)
+
+
+def test_event_file_of_a_fork(tmp_path):
+    """An Actions event file tells number, branches and that it is a fork."""
+    path = tmp_path / "event.json"
+    path.write_text(
+        json.dumps(
+            {
+                "number": 12,
+                "repository": {"default_branch": "main", "full_name": "o/n"},
+                "pull_request": {
+                    "head": {"ref": "fix", "repo": {"full_name": "me/n"}},
+                    "base": {"ref": "develop", "repo": {"full_name": "o/n"}},
+                },
+            }
+        )
+    )
+    found = found_event("--event-file", str(path))
+    assert (found.pull_request, found.base_ref, found.head_ref, found.fork) == (
+        12,
+        "develop",
+        "fix",
+        True,
+    )
+
+
+def test_event_of_actions(tmp_path):
+    """Within Actions, the event is the one of the run."""
+    path = tmp_path / "event.json"
+    path.write_text(json.dumps({"inputs": {"force_build": "true"}, "repository": {}}))
+    env = {
+        "GITHUB_EVENT_NAME": "workflow_dispatch",
+        "GITHUB_REF": "refs/heads/main",
+        "GITHUB_SHA": SHA,
+        "GITHUB_REPOSITORY": "o/n",
+        "GITHUB_EVENT_PATH": str(path),
+    }
+    found = found_event(env=env)
+    assert (found.name, found.force_build, found.sha) == ("workflow_dispatch", True, SHA)
+
+
+def command(*arguments):
+    """Run ``python -m tools.plan``."""
+    return subprocess.run(
+        [sys.executable, "-m", "tools.plan", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+def test_command():
+    """--json is one object on stdout and nothing else; the table goes to stderr."""
+    done = command("--event", "push", "--ref", "refs/tags/v1.0.0", "--json")
+    assert done.returncode == 0 and done.stderr == ""
+    found = json.loads(done.stdout)
+    assert found["release"] == {"tag": "v1.0.0", "prerelease": False}
+    assert all(job["run"] for job in found["jobs"].values())
+    done = command("--ref", "refs/heads/main")
+    assert done.stdout == "" and "lint-and-format" in done.stderr
+    for wanted in ("basic; import; help", "label org.opencontainers.image.revision", ":latest"):
+        assert wanted in done.stderr
+
+
+def test_command_refuses_nonsense():
+    """Bad usage: exit code 2, one sentence, no traceback."""
+    for arguments in (["--event", "x"], ["--failed", "x"], ["--ref", "refs/tags/v1"]):
+        done = command(*arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr

@@ -1,0 +1,416 @@
+"""The workflow file: read, checked, and the same as the noxfile says."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tools import triggers, workflow
+from tools.settings import ROOT
+from tools.workflow import WorkflowError
+
+GRAPH = workflow.load()
+CI = (ROOT / workflow.WORKFLOW).read_text(encoding="utf-8")
+EVERY_WORKFLOW = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+# -- what the reference asks of the file -------------------------------------------------
+
+
+def test_jobs_and_needs():
+    """The seven jobs of the reference, with its dependencies."""
+    assert {name: set(job.needs) for name, job in GRAPH.jobs.items()} == {
+        "lint-and-format": set(),
+        "build-docker-image": {"lint-and-format"},
+        "test-docker-image": {"build-docker-image"},
+        "build-wheels": {"lint-and-format", "test-docker-image"},
+        "create-release": {"build-wheels", "build-docker-image"},
+        "build-production-image": {"build-wheels", "test-docker-image"},
+        "cleanup": {"create-release", "build-production-image"},
+    }
+
+
+def test_matrices():
+    """Test types and wheel platforms are those of the reference."""
+    tests = GRAPH.jobs["test-docker-image"].matrix.expand()
+    assert [row["test-type"] for row in tests] == ["basic", "import", "help"]
+    assert GRAPH.jobs["build-wheels"].matrix.expand() == [
+        {"os": "ubuntu-latest", "platform": "linux", "arch": "x64"},
+        {"os": "windows-latest", "platform": "windows", "arch": "x64"},
+    ]
+
+
+def plain():
+    """The workflow as plain data."""
+    import yaml
+
+    return yaml.load(CI, Loader=yaml.BaseLoader)
+
+
+def test_every_job_is_least_privileged_and_bounded():
+    """No rights by default, the least per job, a time limit, no fail-fast."""
+    found = plain()
+    assert found["permissions"] == {}
+    allowed = {
+        "lint-and-format": {"contents": "read"},
+        "build-docker-image": {"contents": "read", "packages": "write"},
+        "test-docker-image": {"contents": "read", "packages": "read"},
+        "build-wheels": {"contents": "read"},
+        "create-release": {"attestations": "write", "contents": "write", "id-token": "write"},
+        "build-production-image": {"contents": "read", "packages": "write"},
+        "cleanup": {"actions": "read", "contents": "read", "packages": "write"},
+    }
+    for name, job in found["jobs"].items():
+        assert job["permissions"] == allowed[name], name
+        assert int(job["timeout-minutes"]) > 0
+        assert "strategy" not in job or job["strategy"]["fail-fast"] == "false"
+
+
+def test_every_action_is_pinned_by_commit():
+    """Actions are pinned by a full commit hash, the version as a comment."""
+    uses = [line for path in EVERY_WORKFLOW for line in path.read_text("utf-8").splitlines()]
+    uses = [line for line in uses if re.match(r"\s*(- )?uses:", line)]
+    assert len(uses) > 20
+    wrong = [u for u in uses if not re.search(r"@[0-9a-f]{40} # v\d+\.\d+\.\d+$", u)]
+    assert wrong == []
+    pins: dict[str, set[str]] = {}
+    for line in uses:
+        action, _, pin = line.split("uses: ")[1].partition("@")
+        pins.setdefault(action, set()).add(pin)
+    assert all(len(found) == 1 for found in pins.values()), "one version of each action"
+
+
+def test_every_job_checks_out_with_submodules_and_without_credentials():
+    """Checkout takes submodules, and leaves no token behind for later steps."""
+    for job in plain()["jobs"].values():
+        first = job["steps"][0]
+        assert first["uses"].startswith("actions/checkout@")
+        assert first["with"]["persist-credentials"] == "false"
+        assert first["with"]["submodules"] == "recursive"
+        uses = [s for s in job["steps"] if s.get("uses", "").startswith("actions/cache@")]
+        assert all("lookup-only" in step["with"] for step in uses)
+        # cleanup has a second one, of manifests.
+        caches = [step for step in uses if step["name"] == "Cache Python dependencies"]
+        assert len(caches) == 1
+        assert re.fullmatch(
+            r"\$\{\{ runner\.os \}\}-pip-[a-z]+-\$\{\{ hashFiles\(.*pyproject\.toml.*\) \}\}",
+            caches[0]["with"]["key"],
+        )
+
+
+def test_no_expression_inside_run():
+    """Shell never sees text from an expression: values come through the environment."""
+    for job in plain()["jobs"].values():
+        for step in job["steps"]:
+            assert "${{" not in step.get("run", "")
+
+
+def test_secrets_stay_in_their_step_and_out_of_pull_requests():
+    """A secret is in the environment of one step, which no pull request reaches."""
+    import yaml
+
+    found = [yaml.load(path.read_text("utf-8"), yaml.BaseLoader) for path in EVERY_WORKFLOW]
+    assert "secrets." not in json.dumps([one.get("env", {}) for one in found])
+    for job in [job for one in found for job in one["jobs"].values()]:
+        assert "secrets." not in json.dumps({**job, "steps": []})
+        for step in job["steps"]:
+            if "secrets." not in json.dumps(step):
+                continue
+            both = f"{job.get('if', '')} {step.get('if', '')}"
+            assert "github.event_name != 'pull_request'" in both or "== 'push'" in both
+
+
+def test_concurrency_never_ends_a_tag():
+    """A newer run ends the older one in pull requests alone."""
+    found = plain()["concurrency"]
+    assert found["cancel-in-progress"] == "${{ github.event_name == 'pull_request' }}"
+    assert "github.run_id" in found["group"]
+
+
+def test_artifacts():
+    """Wheels are kept as wheels-<platform>-<arch> for 30 days."""
+    steps = plain()["jobs"]["build-wheels"]["steps"]
+    [kept] = [s for s in steps if s.get("uses", "").startswith("actions/upload-artifact@")]
+    assert kept["with"]["name"] == "wheels-${{ matrix.platform }}-${{ matrix.arch }}"
+    assert kept["with"]["retention-days"] == "30"
+
+
+def test_digest_is_handed_on():
+    """What was built is what is tested: the digest goes from job to job as an output."""
+    jobs = plain()["jobs"]
+    assert "steps.push.outputs.digest" in jobs["build-docker-image"]["outputs"]["digest"]
+    handed = "${{ needs.build-docker-image.outputs.digest }}"
+    assert jobs["test-docker-image"]["env"]["DIGEST"] == handed
+    tests = [s for s in jobs["test-docker-image"]["steps"] if "docker_test" in s.get("run", "")]
+    assert tests and all('--digest "$DIGEST"' in step["run"] for step in tests)
+    production = jobs["build-production-image"]["steps"]
+    assert any('--image production --digest "$DIGEST"' in s.get("run", "") for s in production)
+
+
+@pytest.mark.parametrize("tool", ["check-jsonschema", "zizmor"])
+def test_linters_find_nothing(tool):
+    """Valid against the schema, and zizmor (pedantic, offline) finds nothing."""
+    program = shutil.which(tool) or shutil.which(tool, path=str(Path(sys.executable).parent))
+    if program is None:
+        pytest.skip(f"{tool} is not in this environment; the session lint runs it")
+    files = [str(path) for path in EVERY_WORKFLOW]
+    if tool == "zizmor":
+        command = [program, "--offline", "--persona", "pedantic", str(ROOT / ".github")]
+    else:
+        command = [program, "--builtin-schema", "vendor.github-workflows", *files]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = "".join(path.read_text("utf-8") for path in EVERY_WORKFLOW)
+    assert "zizmor: ignore" not in text
+
+
+# -- the noxfile and the workflow say the same -------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sessions():
+    """nox's sessions and what they require, as the noxfile declares them in CI's order."""
+    program = (
+        "import json, nox.manifest, nox.tasks, nox._options, sys\n"
+        "from nox.tasks import load_nox_module, discover_manifest\n"
+        "from nox import _options\n"
+        "config = _options.options.parse_args(['-f', 'noxfile.py'])\n"
+        "module = load_nox_module(config)\n"
+        "manifest = discover_manifest(module, config)\n"
+        "found = {s.signatures[0] if s.signatures else s.name: list(s.func.requires)\n"
+        "         for s, _ in manifest.list_all_sessions()}\n"
+        "print(json.dumps(found))\n"
+    )
+    pytest.importorskip("nox")
+    env = {**os.environ, "MLC_IN_ORDER": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def base(session):
+    """A session's name without its parameters."""
+    return session.partition("(")[0]
+
+
+def test_needs_equals_requires(sessions):
+    """The order of the jobs and that of the sessions are the same statement."""
+    job_of = {job.sessions[0]: job.name for job in GRAPH.jobs.values()}
+    for session, job in job_of.items():
+        required = {
+            job_of[base(r)] for s, rs in sessions.items() if base(s) == session for r in rs
+        }
+        assert required == set(GRAPH.jobs[job].needs), session
+
+
+def test_every_job_calls_sessions_that_exist(sessions):
+    """Each job runs at least one session, and each that it names is in the noxfile."""
+    known = set(sessions) | {base(session) for session in sessions}
+    for job in GRAPH.jobs.values():
+        assert job.sessions, job.name
+    for path in EVERY_WORKFLOW:
+        graph = workflow.parse(path.read_text("utf-8"), path)
+        for job, step in workflow.session_steps(graph):
+            for row in job.matrix.expand() or [{}]:
+                name = step.session.replace("$TEST_TYPE", str(row.get("test-type", "")))
+                assert name in known, f"{path.name}: {name}"
+
+
+def test_every_session_that_ci_needs_is_called(sessions):
+    """A session is called by a workflow, or is one that only a person calls."""
+    by_hand = {"bench", "lock", "plan", "pipeline", "docs", "doctor"}
+    called = {
+        base(step.session)
+        for path in EVERY_WORKFLOW
+        for _, step in workflow.session_steps(workflow.parse(path.read_text("utf-8"), path))
+    }
+    assert {base(session) for session in sessions} - called - by_hand == set()
+    assert called & by_hand == set()
+
+
+# -- errors ------------------------------------------------------------------------------
+
+GOOD = """\
+name: x
+on:
+  push:
+    branches: [main]
+jobs:
+  one:
+    runs-on: ubuntu-latest
+    steps:
+      - run: nox -s one
+  two:
+    needs: [one]
+    if: ${{ always() }}
+    runs-on: ubuntu-latest
+    strategy:
+      matrix:
+        a: [1, 2]
+    steps:
+      - run: nox -s two
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "column", "says"),
+    [
+        ("branches: [main]", "branches: [main", 5, 5, "no YAML"),
+        ("name: x", "name: 'x", 19, 1, "no YAML"),
+        ("name: x", "name: x\nname: y", 2, 1, "'name' twice"),
+        ("needs: [one]", "needs: [zero]", 11, 13, "needs 'zero', which is no job"),
+        ("needs: [one]", "needs: zero", 11, 12, "needs 'zero', which is no job"),
+        ("needs: [one]", "needs: {one: 1}", 11, 12, "neither a name nor a list"),
+        ("a: [1, 2]", "a: 3", 16, 12, "'a', which is no list"),
+        ("a: [1, 2]", "include: 3", 16, 18, "'include', which is no list"),
+        ("${{ always() }}", "${{ always( }}", 12, 20, "ends too early"),
+        ("${{ always() }}", "${{ needs.one.result = 'a' }}", 12, 30, "'='"),
+        ("${{ always() }}", '"always() && nothing.x"', 12, 22, "no context 'nothing'"),
+        ("${{ always() }}", "${{ secrets.TOKEN }}", 12, 13, "no context 'secrets'"),
+        ("${{ always() }}", "always(", 12, 16, "ends too early"),
+        ("${{ always() }}", "${{ 1 }} && true", 12, 9, "always true"),
+        ("${{ always() }}", "${{ fail() }}", 12, 13, "no function 'fail'"),
+        ("    steps:\n      - run: nox -s one\n", "", 7, 5, "no list of steps"),
+        ("      - run: nox -s one", "      - name: one", 9, 9, "neither run nor uses"),
+        ("on:\n  push:\n    branches: [main]\n", "", 1, 1, "no 'on'"),
+        ("jobs:", "jobs: 3\nother:", 5, 7, "no mapping"),
+    ],
+)
+def test_errors_have_a_place(old, new, line, column, says):
+    """What is wrong in the file is one sentence with file, line and column; exit code 2."""
+    assert old in GOOD
+    with pytest.raises(WorkflowError) as caught:
+        workflow.parse(GOOD.replace(old, new, 1), Path("ci.yml"))
+    error = caught.value
+    assert says in error.message
+    assert (error.line, error.column) == (line, column)
+    assert error.message.startswith(f"ci.yml:{line}:{column}: ")
+    assert "\n" not in error.message and error.exit_code == 2
+
+
+def test_cycle():
+    """Jobs that need each other are an error that shows the circle and where."""
+    text = GOOD.replace("  one:\n", "  one:\n    needs: two\n")
+    with pytest.raises(
+        WorkflowError, match=r"ci.yml:\d+:12: .*circle: (one|two) -> "
+    ) as caught:
+        workflow.parse(text, Path("ci.yml"))
+    assert caught.value.line in {7, 12}
+
+
+def test_empty_and_missing(tmp_path):
+    """An empty file and a missing file are usage errors too."""
+    with pytest.raises(WorkflowError, match="empty"):
+        workflow.parse("")
+    with pytest.raises(workflow.UsageError, match="cannot be read"):
+        workflow.load(tmp_path)
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_graph_or_a_placed_error(text):
+    """No text in the workflow's place ends in a traceback."""
+    try:
+        workflow.parse(text)
+    except WorkflowError as error:
+        assert error.line >= 1 and error.column >= 1
+
+
+@given(st.integers(0, len(CI) - 1), st.sampled_from(list("{}[]:,'\"#&*!|>%@`-\n\t x0")))
+def test_a_typo_is_never_a_traceback(at, character):
+    """One wrong character anywhere in the real file: a graph, or an error with a place."""
+    try:
+        workflow.parse(CI[:at] + character + CI[at + 1 :])
+    except WorkflowError as error:
+        assert error.line >= 1
+
+
+# -- triggers and matrix -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "wanted"),
+    [
+        # GitHub's "Filter pattern cheat sheet"
+        ("feature/*", "feature/my-branch", True),
+        ("feature/*", "feature/a/b", False),
+        ("feature/**", "feature/beta-a/my-branch", True),
+        ("main", "main", True),
+        ("main", "main2", False),
+        ("*", "releases", True),
+        ("*", "all/the/branches", False),
+        ("**", "all/the/branches", True),
+        ("*feature", "mona-feature", True),
+        ("*feature", "ver-10-feature", True),
+        ("v2*", "v2.0", True),
+        ("v[12].[0-9]+.[0-9]+", "v1.10.1", True),
+        ("v[12].[0-9]+.[0-9]+", "v3.0.0", False),
+        ("v*", "v1.0.0", True),
+        ("v*", "version", True),
+        ("v*", "1.0", False),
+        ("releases/**-alpha", "releases/10/x-alpha", True),
+        ("colou?r", "color", True),
+        ("a\\*b", "a*b", True),
+        ("a\\*b", "axb", False),
+        ("a.b", "axb", False),
+    ],
+)
+def test_filter_patterns(pattern, name, wanted):
+    """Patterns of branches and tags match as GitHub's cheat sheet says."""
+    assert triggers.matches(name, [pattern]) is wanted
+
+
+def test_negative_patterns():
+    """A later pattern with ! takes out what an earlier one let in."""
+    assert triggers.matches("releases/10", ["releases/**", "!releases/**-alpha"])
+    assert not triggers.matches("releases/10-alpha", ["releases/**", "!releases/**-alpha"])
+    assert triggers.matches("releases/1-alpha", ["r*/**", "!r*/**-alpha", "r*/1**"])
+
+
+def test_matrix_include_as_documented():
+    """GitHub's own example of include: what is added, and what becomes a new combination."""
+    found = triggers.expand_matrix(
+        {"fruit": ["apple", "pear"], "animal": ["cat", "dog"]},
+        [
+            {"color": "green"},
+            {"color": "pink", "animal": "cat"},
+            {"fruit": "apple", "shape": "circle"},
+            {"fruit": "banana"},
+            {"fruit": "banana", "animal": "cat"},
+        ],
+    )
+    assert found == [
+        {"fruit": "apple", "animal": "cat", "color": "pink", "shape": "circle"},
+        {"fruit": "apple", "animal": "dog", "color": "green", "shape": "circle"},
+        {"fruit": "pear", "animal": "cat", "color": "pink"},
+        {"fruit": "pear", "animal": "dog", "color": "green"},
+        {"fruit": "banana"},
+        {"fruit": "banana", "animal": "cat"},
+    ]
+
+
+def test_matrix_exclude():
+    """exclude takes out every combination that has its values; partial ones suffice."""
+    found = triggers.expand_matrix(
+        {"os": ["a", "b"], "v": [1, 2]}, (), [{"os": "a", "v": 1}, {"v": 2}]
+    )
+    assert found == [{"os": "b", "v": 1}]
+
+
+def test_order_and_ancestors():
+    """Every job comes after all it needs."""
+    order = GRAPH.order()
+    for name in GRAPH.jobs:
+        for other in GRAPH.ancestors(name):
+            assert order.index(other) < order.index(name)
+    assert GRAPH.ancestors("cleanup") == set(GRAPH.jobs) - {"cleanup"}
