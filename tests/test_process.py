@@ -11,10 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
 from tools import process
 from tools.errors import PipelineError
 from tools.secrets import Secret
+from tools.settings import ROOT
 
 TOKEN = "process-test-token"
 
@@ -36,15 +38,20 @@ TREE = """
 """
 
 
+def ended(pid: int) -> bool:
+    """Whether a process has ended (a zombie that nobody reaps has)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True
+    return stat.rsplit(")", 1)[1].split()[0] == "Z"
+
+
 def gone(pid: int, limit: float = 10.0) -> bool:
-    """Whether a process has ended, soon at least (a zombie that nobody reaps has)."""
+    """Whether a process has ended, soon at least."""
     until = time.monotonic() + limit
     while time.monotonic() < until:
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_text()
-        except OSError:
-            return True
-        if stat.rsplit(")", 1)[1].split()[0] == "Z":
+        if ended(pid):
             return True
         time.sleep(0.01)
     return False
@@ -112,6 +119,40 @@ def test_sigterm_ends_the_whole_tree(tmp_path: Path) -> None:
     assert child.wait(timeout=30) == 130
     child.stderr.close()
     assert all(gone(int(pid)) for pid in (tmp_path / "ids").read_text().split())
+
+
+WATCHED = """
+    import sys
+    from filelock import FileLock
+    from tools import process
+    from tools.janitor import Janitor
+    held = []
+    with FileLock(sys.argv[1], on_acquired=held.append):
+        with Janitor(keep_open=held) as janitor, process.watched_by(janitor, held):
+            process.run([sys.executable, "-c", sys.argv[2]], check=False)
+            process.stream([sys.executable, "-c", sys.argv[3], sys.argv[4]])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no descriptor is inherited there")
+def test_sigkill_ends_the_whole_tree_before_the_lock_is_free(tmp_path: Path) -> None:
+    """Who has the lock after a kill finds nothing of the killed work alive: an orphan would
+    write into, and clean up, what is now somebody else's.
+    """
+    lock, ids = tmp_path / "lock", tmp_path / "ids"
+    arguments = [str(lock), "pass", textwrap.dedent(TREE), str(ids)]
+    child = subprocess.Popen(
+        [*python(WATCHED), *arguments], stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert child.stderr is not None
+    assert child.stderr.readline() == "ready\n"
+    with pytest.raises(Timeout):
+        FileLock(lock, timeout=0).acquire()
+    child.kill()
+    child.wait()
+    child.stderr.close()
+    with FileLock(lock, timeout=30):
+        assert [ended(int(pid)) for pid in ids.read_text().split()] == [True, True]
 
 
 def test_stream_shows_lines_as_they_come_masked() -> None:

@@ -351,11 +351,14 @@ def start_until(folder: Path, line: str, **changes: str) -> subprocess.Popen[str
         start_new_session=True,
     )  # fmt: skip
     assert child.stderr is not None
+    seen = []
     for text in child.stderr:
+        seen.append(text)
         if line in text:
             return child
     end(child)
-    raise AssertionError(f"it ended with {child.returncode} without printing {line!r}")
+    shown = "".join(seen)
+    raise AssertionError(f"it ended with {child.returncode} without {line!r}:\n{shown}")
 
 
 def end(child: subprocess.Popen[str]) -> None:

@@ -1,8 +1,8 @@
 """What must be undone is undone, also when we are killed.
 
 A small process of its own waits at the end of a pipe. It is told what is owed (a folder,
-a container) before it comes into being, and what is paid when it is gone again; when the
-pipe closes, because we ended in whatever way, it removes what is still owed.
+a container, a group of processes), and what is paid when it is gone again; when the pipe
+closes, because we ended in whatever way, it removes what is still owed.
 
 Standard library only: it runs isolated (``python -I``), as a file.
 """
@@ -11,17 +11,40 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+GROUP_LIMIT = 10.0  # seconds until the processes of a killed group are given up
+
+
+def end_group(leader: int) -> None:
+    """Kill a group of processes (Windows: a process and what it started), and see it end."""
+    if sys.platform == "win32":
+        command = ["taskkill", "/F", "/T", "/PID", str(leader)]
+        subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        return
+    until = time.monotonic() + GROUP_LIMIT
+    # PermissionError: macOS says so of a group of which only zombies are left.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        while time.monotonic() < until:
+            os.killpg(leader, signal.SIGKILL)
+            time.sleep(0.01)
+
 
 def remove(kind: str, value: str) -> None:
-    """Remove one thing: a ``folder`` or a ``container``; its absence is no error."""
-    if kind == "folder":
+    """Remove one thing: ``folder``, ``container`` or ``group``; its absence is no error."""
+    if kind == "group":
+        end_group(int(value))
+    elif kind == "folder":
         shutil.rmtree(value, ignore_errors=True)
     elif kind == "container":
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
@@ -44,15 +67,24 @@ def wait_and_remove(orders: IO[str]) -> None:
                 owed[(kind, value)] = None
             else:
                 owed.pop((kind, value), None)
-    for kind, value in owed:
+    # Processes first: they would write into the folders that are removed.
+    for kind, value in sorted(owed, key=lambda one: one[0] != "group"):
         remove(kind, value)
 
 
 class Janitor:
-    """Context manager: what was owed inside is removed at its end, however that comes."""
+    """Context manager: what was owed inside is removed at its end, however that comes.
 
-    def __init__(self) -> None:
+    Args:
+        keep_open: Descriptors of ours that it holds until it is done, such as that of a
+            lock, which therefore lasts until nothing is left that it protects. Not on
+            Windows, where none is inherited.
+    """
+
+    def __init__(self, keep_open: Sequence[int] = ()) -> None:
+        self._keep_open = tuple(keep_open)
         self._process: subprocess.Popen[str] | None = None
+        self._telling = threading.Lock()
 
     def __enter__(self) -> Janitor:
         self._process = subprocess.Popen(
@@ -63,6 +95,7 @@ class Janitor:
             text=True,
             # A Ctrl-C in our terminal is not meant for it.
             start_new_session=sys.platform != "win32",
+            pass_fds=() if sys.platform == "win32" else self._keep_open,
         )
         return self
 
@@ -81,12 +114,20 @@ class Janitor:
     def _tell(self, verb: str, kind: str, value: str) -> None:
         if self._process is None or self._process.stdin is None:
             raise RuntimeError("the janitor is used outside its with statement")
-        self._process.stdin.write(json.dumps([verb, kind, value]) + "\n")
-        self._process.stdin.flush()
+        # Somebody may have ended it: the work goes on without.
+        with self._telling, contextlib.suppress(OSError):
+            self._process.stdin.write(json.dumps([verb, kind, value]) + "\n")
+            self._process.stdin.flush()
 
     def owe(self, kind: str, value: str) -> None:
-        """Say what is about to come into being: ``folder`` PATH, ``container`` NAME."""
+        """Say what is about to come into being: ``folder`` PATH, ``container`` NAME; or
+        what has just been started: ``group`` ID.
+        """
         self._tell("owe", kind, value)
+
+    def forget(self, kind: str, value: str) -> None:
+        """Say that it is gone by itself."""
+        self._tell("paid", kind, value)
 
     def pay(self, kind: str, value: str) -> None:
         """Remove it now."""

@@ -121,7 +121,7 @@ def logged_in(
         yield start
         return
     sweep()
-    with Janitor() as janitor:
+    with Janitor() as janitor, process.watched_by(janitor):
         folder = Path(tempfile.gettempdir()) / f"{PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
         janitor.owe("folder", str(folder))
         folder.mkdir(mode=0o700)

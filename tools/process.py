@@ -18,15 +18,37 @@ from pathlib import Path
 
 from tools.console import say
 from tools.errors import PipelineError
+from tools.janitor import Janitor
 from tools.secrets import redact
 
 _show_commands = False
+_janitor: Janitor | None = None
+_inherited: tuple[int, ...] = ()
 
 
 def show_commands(on: bool = True) -> None:
     """Print every command that is run (``--debug``), secrets masked."""
     global _show_commands
     _show_commands = on
+
+
+@contextlib.contextmanager
+def watched_by(janitor: Janitor, inherit: Sequence[int] = ()) -> Iterator[None]:
+    """What is started inside ends with us, also when we are killed.
+
+    Args:
+        janitor: Who ends it.
+        inherit: Descriptors that it keeps open (not on Windows): those of a lock say
+            that it runs even before the janitor has been told.
+    """
+    global _janitor, _inherited
+    before = _janitor, _inherited
+    _janitor = janitor
+    _inherited = () if sys.platform == "win32" else tuple(inherit)
+    try:
+        yield
+    finally:
+        _janitor, _inherited = before
 
 
 @dataclass(frozen=True)
@@ -97,17 +119,24 @@ def _started(
             env=dict(env) if env is not None else None,
             cwd=cwd,
             start_new_session=sys.platform != "win32",
+            pass_fds=_inherited,
         )
     except FileNotFoundError as error:
         name = Path(command[0]).name
         raise PipelineError(
             f"The program {name} was not found.", f"Install {name} and put it on the PATH."
         ) from error
+    janitor = _janitor
     try:
+        if janitor is not None:
+            janitor.owe("group", str(child.pid))
         yield child
     except BaseException:
         _end_tree(child)
         raise
+    finally:
+        if janitor is not None:
+            janitor.forget("group", str(child.pid))
 
 
 def run(

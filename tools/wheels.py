@@ -20,9 +20,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
-from tools import cli, console, machine
+from tools import cli, console, machine, process
 from tools.context import Context, load_context
 from tools.errors import PipelineError
+from tools.janitor import Janitor
 from tools.wheels_archive import (
     Wheel,
     canonicalize,
@@ -130,9 +131,10 @@ def make_plan(context: Context) -> Plan:
 def exclusive(plan: Plan) -> Iterator[Path]:
     """Hold the checkout's one build of wheels; yields its empty work folder.
 
-    The lock ends with its process, however that ends. What a killed build left is
-    swept first: renamed before it is deleted, so that a compiler that outlived the
-    build writes (relative to its folder) to the old place.
+    The lock ends with the last process of the build. If ours is killed, the janitor
+    holds it until it has ended the others: a build front end that lived on would
+    remove its isolated environment by a path that is the next build's, too. What is
+    left is swept first: renamed before it is deleted.
 
     Raises:
         PipelineError: Another build does not end, or its folder is in use.
@@ -141,12 +143,14 @@ def exclusive(plan: Plan) -> Iterator[Path]:
     locks = plan.root / ".nox"
     locks.mkdir(exist_ok=True)
     work = plan.dist / WORK
-    lock = FileLock(locks / "wheels.lock")
+    held: list[int] = []
+    lock = FileLock(locks / "wheels.lock", on_acquired=held.append)
     _acquire(lock)
     try:
-        _sweep(plan.dist)
-        work.mkdir()
-        yield work
+        with Janitor(keep_open=held) as janitor, process.watched_by(janitor, held):
+            _sweep(plan.dist)
+            work.mkdir()
+            yield work
     finally:
         # The work is done or has failed: a file that is still held open (as on Windows)
         # changes nothing of that, and the next build sweeps again.
