@@ -26,6 +26,19 @@ from typing import IO
 GROUP_LIMIT = 10.0  # seconds until the processes of a killed group are given up
 
 
+def _group_lives(leader: int) -> bool:
+    """Whether a process of the group runs; zombies, which wait for their parent, don't.
+
+    Source: proc_pid_stat(5), fields 3 (state) and 5 (pgrp).
+    """
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = path.read_text(errors="replace").rpartition(")")[2].split()
+            if fields[2] == str(leader) and fields[0] not in "ZX":
+                return True
+    return not Path("/proc/self/stat").exists()  # no such files here: not known
+
+
 def end_group(leader: int) -> None:
     """Kill a group of processes (Windows: a process and what it started), and see it end."""
     if sys.platform == "win32":
@@ -35,9 +48,10 @@ def end_group(leader: int) -> None:
     until = time.monotonic() + GROUP_LIMIT
     # PermissionError: macOS says so of a group of which only zombies are left.
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        while time.monotonic() < until:
-            os.killpg(leader, signal.SIGKILL)
+        os.killpg(leader, signal.SIGKILL)
+        while _group_lives(leader) and time.monotonic() < until:
             time.sleep(0.01)
+            os.killpg(leader, signal.SIGKILL)
 
 
 def remove(kind: str, value: str) -> None:
