@@ -153,7 +153,9 @@ class FastTime:
         return event.is_set()
 
 
-def run_release(root: Path, url: str, *arguments: str, timeout: float = 0.4, **env: str) -> int:
+def run_release(
+    root: Path, url: str, *arguments: str, timeout: float = 20.0, **env: str
+) -> int:
     """The command ``release`` in a checkout, against a server; its exit code."""
     variables = {**ENV, "GITHUB_API_URL": url, **env}
 

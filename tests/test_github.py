@@ -61,7 +61,7 @@ def fake() -> FakeTime:
 
 @pytest.fixture
 def client(server: GitHubServer, fake: FakeTime) -> Iterator[GitHub]:
-    with GitHub(server.url, Secret(TOKEN), timeout=0.5, clock=fake.clock()) as made:
+    with GitHub(server.url, Secret(TOKEN), timeout=2.0, clock=fake.clock()) as made:
         yield made
 
 

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock, Timeout
@@ -98,8 +99,16 @@ def test_a_missing_program_is_named() -> None:
 def test_a_timeout_ends_the_whole_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also the grandchild that ignores SIGTERM."""
     monkeypatch.setenv("IDS", str(tmp_path / "ids"))
-    with pytest.raises(PipelineError, match="did not end within 2 s"):
-        process.run(python(TREE), timeout=2)
+    wait = subprocess.Popen.communicate
+
+    def once_started(child: subprocess.Popen[str], *given: Any, **named: Any) -> Any:
+        if named.get("timeout"):
+            assert child.stdout is not None and child.stdout.readline() == "ready\n"
+        return wait(child, *given, **named)
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", once_started)
+    with pytest.raises(PipelineError, match="did not end within 0 s"):
+        process.run(python(TREE), timeout=0.1)
     assert all(gone(int(pid)) for pid in (tmp_path / "ids").read_text().split())
 
 
