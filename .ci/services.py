@@ -95,14 +95,29 @@ def answers(docker_host: str | None) -> bool:
     return done.returncode == 0
 
 
-def alive(pid_file: Path) -> int | None:
-    """The process id in ``pid_file`` if such a process runs."""
+def alive_pid(pid: int) -> bool:
+    """Whether a process with this id runs."""
     try:
-        pid = int(pid_file.read_text().strip())
         os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def alive(pid_file: Path) -> int | None:
+    """The process id in ``pid_file`` if what was started from that folder still runs.
+
+    After a restart of the machine the number may be anybody's; the daemons that are
+    started here name the folder in their arguments.
+    """
+    try:
+        pid = int(pid_file.read_text())
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes()
     except (OSError, ValueError):
         return None
-    return pid
+    return pid if os.fsencode(pid_file.parent) in arguments else None
 
 
 # --- Debian packages ---------------------------------------------------------
@@ -459,17 +474,6 @@ def stop(user: str) -> None:
                 return
         for name in ("registry", "dockerd"):
             end(state / f"{name}.pid")
-
-
-def alive_pid(pid: int) -> bool:
-    """Whether a process with this id runs."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def run_with(command: Sequence[str], install: bool) -> int:

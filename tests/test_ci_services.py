@@ -102,6 +102,17 @@ def test_a_user_that_was_killed_does_not_count(services: ModuleType) -> None:
     assert not services.registry_answers(address)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="services are started on Linux alone")
+def test_a_stale_process_file_ends_nobody(services: ModuleType, tmp_path: Path) -> None:
+    """After a restart of the machine the number in the file may be another program's."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        kept = tmp_path / "dockerd.pid"
+        kept.write_text(str(other.pid))
+        services.end(kept)
+        assert other.poll() is None
+    assert not kept.exists()
+
+
 @pytest.mark.engine
 def test_run_hands_on_variables_and_exit_code(tmp_path: Path) -> None:
     """A command run with the services sees the registry, and its exit code is ours."""
