@@ -53,6 +53,7 @@ def test_a_real_session(switch: str) -> None:
     for text in ("CMAKE_VERSION", "pyproject.toml cmake-version", "refs/heads/develop"):
         assert text in done.stderr
     assert "build-production-image" in done.stderr
+    assert "$ git -C" in done.stderr
     for value in SECRETS.values():
         assert value not in done.stderr + done.stdout
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from pathlib import Path
 
+from tools import process
 from tools.errors import PipelineError, UsageError
 from tools.event import Checkout
 from tools.versions import development_version, known_versions
@@ -24,26 +24,13 @@ def git(root: Path, *arguments: str, check: bool = True, timeout: float | None =
     env = dict(os.environ, GIT_TERMINAL_PROMPT="0", GIT_OPTIONAL_LOCKS="0")
     command = ["git", "-C", str(root), *arguments]
     try:
-        done = subprocess.run(
-            command,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",  # git's names are bytes
-            timeout=timeout,
-            check=False,
-        )
-    except FileNotFoundError as error:
-        raise PipelineError(
-            "git was not found.", "Install git and put it on the PATH."
-        ) from error
-    except subprocess.TimeoutExpired as error:
+        done = process.run(command, env=env, check=False, timeout=timeout)
+    except process.TimeLimitError as error:
         raise PipelineError(
             f"git {arguments[0]} did not end within {timeout:.0f} s.",
             "See whether the remote can be reached.",
         ) from error
-    if done.returncode:
+    if done.code:
         if not check:
             return ""
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]

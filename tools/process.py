@@ -69,6 +69,10 @@ class Done:
         return self.stdout + self.stderr
 
 
+class TimeLimitError(PipelineError):
+    """A program ran out of its time, and was ended."""
+
+
 class CommandError(PipelineError):
     """A program ended with a code that is not 0; ``done`` is what it left."""
 
@@ -163,7 +167,8 @@ def run(
 
     Raises:
         CommandError: It ended with another code than 0 (and ``check``).
-        PipelineError: The program is missing or ran out of its time.
+        TimeLimitError: It ran out of its time.
+        PipelineError: The program is missing.
     """
     with _started(command, env, cwd, given is not None) as child:
         try:
@@ -171,7 +176,7 @@ def run(
         except subprocess.TimeoutExpired as error:
             _end_tree(child)
             child.communicate()  # closes the pipes
-            raise PipelineError(
+            raise TimeLimitError(
                 f"{display(command)} did not end within {timeout:.0f} s."
             ) from error
     done = Done(child.returncode, redact(out), redact(err))
