@@ -86,7 +86,10 @@ def tool_versions(names: list[str]) -> dict[str, str]:
 def present(names: list[str]) -> dict[str, object]:
     """Where each program is that should be absent, and the user that we run as."""
     places = {name: shutil.which(name) or "" for name in names}
-    return {"uid": os.getuid(), "present": {k: v for k, v in places.items() if v}}
+    found: dict[str, object] = {"present": {k: v for k, v in places.items() if v}}
+    if sys.platform != "win32":
+        found["uid"] = os.getuid()
+    return found
 
 
 if __name__ == "__main__":
