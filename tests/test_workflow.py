@@ -107,6 +107,17 @@ def test_every_job_checks_out_with_submodules_and_without_credentials():
         )
 
 
+def test_assets_are_attested_before_they_are_visible():
+    """Prepared, attested, and only then published: never a release without its provenance."""
+    steps = plain()["jobs"]["create-release"]["steps"]
+    order = [step.get("run") or step["uses"].partition("@")[0] for step in steps]
+    assert order[-3:] == [
+        'nox -s release -- "$TAG" --dry-run',
+        "actions/attest",
+        'nox -s release -- "$TAG"',
+    ]
+
+
 def test_no_expression_inside_run():
     """Shell never sees text from an expression: values come through the environment."""
     for job in plain()["jobs"].values():
