@@ -98,7 +98,12 @@ def lines(event, policy, job, digest=DIGEST):
         ),
         (TAG, LOCAL, "create-release", ["nox -s release -- v1.2.3 --dry-run"]),
         (TAG, Policy(publish=True), "create-release", ["nox -s release -- v1.2.3 --dry-run"]),
-        (TAG, Policy(publish=True, token=True), "create-release", ["nox -s release -- v1.2.3"]),
+        (
+            TAG,
+            Policy(publish=True, token=True),
+            "create-release",
+            ["nox -s release -- v1.2.3 --dry-run", "nox -s release -- v1.2.3"],
+        ),
         (TAG, Policy(token=True), "create-release", ["nox -s release -- v1.2.3 --dry-run"]),
         (MAIN, LOCAL, "cleanup", ["nox -s cleanup -- --dry-run"]),
         (MAIN, Policy(publish=True, token=True), "cleanup", ["nox -s cleanup"]),
