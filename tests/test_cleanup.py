@@ -143,8 +143,12 @@ def test_a_hidden_owner(world: World, run: Callable[..., Ran], organisation: boo
     assert len(run(world, "--keep", "0").report["deleted"]) == 3
 
 
-def test_more_than_a_page(world: World, run: Callable[..., Ran]):
-    """Every page of versions is read: what is on the last one must not look free."""
+@pytest.mark.parametrize("links", [True, False])
+def test_more_than_a_page(world: World, run: Callable[..., Ran], links: bool):
+    """Every page of versions is read, also where a proxy has taken the links between them
+    away: what is on the last one must not look free.
+    """
+    world.server.links = links
     parts = [world.repository.image_manifest(seed=f"part {n}") for n in range(120)]
     world.repository.index(parts[::2], "v1")
     world.repository.set_all_ages(30 * DAY)

@@ -184,6 +184,9 @@ class Packages:
         first = self._page(1)
         yield first
         link = first.headers.get("link", "")
+        if not link:
+            yield from self._without_links(first)
+            return
         last = page_number(link, "last")
         newest = first
         if last > 1:
@@ -194,6 +197,18 @@ class Packages:
         while following := next_page(newest.headers.get("link", "")):
             newest = self._read(following)
             yield newest
+
+    def _without_links(self, page: Response) -> Iterator[Response]:
+        """What follows a page that names no other: nothing, unless it is full.
+
+        A proxy may have taken the header away, and a version that is not seen could be
+        the index that keeps others: a full page is followed until one is not.
+        """
+        number = 1
+        while isinstance(page.data, list) and len(page.data) >= PER_PAGE:
+            number += 1
+            page = self._page(number)
+            yield page
 
     def _in_order(self, pool: ThreadPoolExecutor, numbers: Iterable[int]) -> Iterator[Response]:
         """Pages by number, only a few ahead of the reader: memory stays bounded."""

@@ -194,7 +194,7 @@ class Call:
             if there:
                 query = urllib.parse.urlencode({**self.query, "page": target})
                 links.append(f'<{self.server.origin}{path}?{query}>; rel="{name}"')
-        headers = {"Link": ", ".join(links)} if links else {}
+        headers = {"Link": ", ".join(links)} if links and self.server.links else {}
         return Answer(200, items[(number - 1) * size : number * size], headers)
 
 
@@ -351,6 +351,7 @@ class GitHubServer:
         self.connections: set[socket.socket] = set()
         self.stopping = threading.Event()
         self.limit = 5000
+        self.links = True  # whether lists name their other pages: a proxy may take that away
         self.no_digests = False  # as for assets from before GitHub took digests
         self.used = 0
         self._log_file = (folder / "requests.jsonl").open("a", encoding="utf-8")
