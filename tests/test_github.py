@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from tests.services.faults import Fault, already_exists, limited
 from tests.services.github import GitHubServer, Token
-from tools.github import Clock, GitHub, Response, backoff, next_page
+from tools.github import Clock, GitHub, Response, backoff
 from tools.github_errors import GitHubError, is_limit
-from tools.github_rules import upload_host_allowed, wait_of
+from tools.github_rules import next_page, upload_host_allowed, wait_of
 from tools.secrets import Secret
 
 TOKEN = "ghp_simulated0123456789"
@@ -175,8 +175,12 @@ def test_token_goes_to_githubs_own_upload_host_alone(
 # --- requests -----------------------------------------------------------------
 
 
-def test_pages_are_all_read(client: GitHub, server: GitHubServer) -> None:
-    """A list longer than a page is read to its end, each item once."""
+@pytest.mark.parametrize("links", [True, False])
+def test_pages_are_all_read(client: GitHub, server: GitHubServer, links: bool) -> None:
+    """A list longer than a page is read to its end, each item once; also where a proxy has
+    taken away the header that names the next one.
+    """
+    server.links = links
     release = draft(client)
     for number in range(205):
         put(client, release, f"file-{number}", b"x")

@@ -33,6 +33,7 @@ from tools.github_rules import (
     Patience,
     Response,
     backoff,
+    may_go_on,
     next_page,
     parse_body,
     upload_host_allowed,
@@ -41,7 +42,7 @@ from tools.github_rules import (
 from tools.secrets import Secret, redact
 from tools.settings import Settings
 
-__all__ = ["Clock", "GitHub", "Response", "PER_PAGE", "backoff", "next_page"]
+__all__ = ["Clock", "GitHub", "Response", "PER_PAGE", "backoff"]
 
 API_VERSION = "2022-11-28"
 USER_AGENT = "mlc-llm-pipeline"
@@ -164,13 +165,24 @@ class GitHub:
     def pages(self, path: str, params: Mapping[str, Any] | None = None) -> Iterator[Response]:
         """Every page of a list, following ``Link`` headers, 100 items a page.
 
+        A full page without that header (there is none where all fits on one page, or a
+        proxy has taken it away) is followed by number.
+
         Raises:
             GitHubError: A page was refused, or points outside of the API.
         """
-        answer = self.request("GET", path, params={"per_page": PER_PAGE, **(params or {})})
+        given = {"per_page": PER_PAGE, **(params or {})}
+        answer = self.request("GET", path, params=given)
         yield answer
-        while following := next_page(answer.headers.get("link", "")):
-            answer = self.request("GET", following)
+        number = 1
+        while True:
+            if following := next_page(answer.headers.get("link", "")):
+                answer = self.request("GET", following)
+            elif may_go_on(answer, given["per_page"]):
+                number += 1
+                answer = self.request("GET", path, params={**given, "page": number})
+            else:
+                return
             yield answer
 
     def get_pages(self, path: str, params: Mapping[str, Any] | None = None) -> Iterator[Any]:

@@ -129,6 +129,11 @@ def wait_of(answer: Response, attempt: int, clock: Clock) -> float | None:
     return SECONDARY_WAIT * 2.0 ** min(attempt, 10) + jitter
 
 
+def may_go_on(page: Response, size: int) -> bool:
+    """Whether a page that names no other may have one: it is full, and has no ``Link``."""
+    return "link" not in page.headers and isinstance(page.data, list) and len(page.data) >= size
+
+
 def next_page(link: str) -> str | None:
     """The address of the next page in a ``Link`` header (RFC 8288), if there is one."""
     for part in link.split(","):

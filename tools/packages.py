@@ -17,8 +17,9 @@ from datetime import datetime
 from typing import Any
 
 from tools.cleanup_plan import Version
-from tools.github import PER_PAGE, GitHub, Response, next_page
+from tools.github import PER_PAGE, GitHub, Response
 from tools.github_errors import GitHubError
+from tools.github_rules import may_go_on, next_page
 from tools.pacing import CHANGE_POINTS, READ_POINTS, Pacer
 
 # Fewer pages at once than the pace allows: a listing is not the place to hit limits.
@@ -201,11 +202,10 @@ class Packages:
     def _without_links(self, page: Response) -> Iterator[Response]:
         """What follows a page that names no other: nothing, unless it is full.
 
-        A proxy may have taken the header away, and a version that is not seen could be
-        the index that keeps others: a full page is followed until one is not.
+        A version that is not seen could be the index that keeps others.
         """
         number = 1
-        while isinstance(page.data, list) and len(page.data) >= PER_PAGE:
+        while may_go_on(page, PER_PAGE):
             number += 1
             page = self._page(number)
             yield page
