@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,7 +17,8 @@ from tools.errors import PipelineError, UsageError
 from tools.event import Event
 from tools.image_record import ImageRecord
 from tools.images import Wish
-from tools.settings import Settings
+from tools.process import Done
+from tools.settings import ROOT, Settings, load
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 
@@ -150,6 +152,7 @@ def test_command() -> None:
         assert part in text
 
 
+PUSHED = "ERROR: failed to solve: failed to push ghcr.io/o/n:main: "
 AUTHORIZE = (
     "#15 ERROR: failed to push r.example/o/n:main: failed to authorize: failed to fetch oauth "
     "token: unexpected status from POST request to https://r.example/token: 401 Unauthorized"
@@ -183,6 +186,11 @@ STEP = (
             "Dockerfile, line 3: unknown instruction: FRM",
             "lint",
         ),
+        (
+            f"{PUSHED}received unexpected HTTP status: 503 Service Unavailable",
+            "3 times in a row: failed to solve: failed to push ghcr.io/o/n:main",
+            "status page",
+        ),
         ("ERROR: something new", "something new", "doctor"),
     ],
 )
@@ -191,6 +199,60 @@ def test_diagnosis(output: str, message: str, remedy: str) -> None:
     error = buildx.diagnose(output, PLAN)
     assert message in error.message
     assert remedy in error.remedy
+
+
+@pytest.mark.parametrize(
+    ("last", "attempts"),
+    [
+        (
+            "ERROR: unexpected status from HEAD request to http://r/v2/o/n/manifests/main: 500 "
+            "Internal Server Error",
+            3,
+        ),
+        (
+            f"{PUSHED}unexpected status from POST request to https://r/v2/: 502 Bad Gateway",
+            3,
+        ),
+        (f"{PUSHED}received unexpected HTTP status: 503 Service Unavailable", 3),
+        (f"{PUSHED}write tcp 10.0.0.1:1->10.0.0.2:443: connection reset by peer", 3),
+        (f'{PUSHED}Put "https://r/v2/o/n/blobs": net/http: TLS handshake timeout', 3),
+        (f"{PUSHED}read tcp 10.0.0.1:1->10.0.0.2:443: i/o timeout", 3),
+        (f'{PUSHED}Patch "https://r/v2/o/n/blobs/uploads": EOF', 3),
+        (f"{PUSHED}unexpected status from PUT request to https://r:500/v2/: 403 Forbidden", 1),
+        (f"{PUSHED}dial tcp 127.0.0.1:9: connect: connection refused", 1),
+        (f"{PUSHED}dial tcp: lookup ghcr.io on 10.0.0.1:53: i/o timeout", 1),
+        (f"{PUSHED}401 Unauthorized", 1),
+        ("#9 12.3 E: 503 Service Unavailable\nERROR: failed to solve: process did not", 1),
+    ],
+)
+def test_passing_trouble_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    last: str,
+    attempts: int,
+) -> None:
+    """What a registry may have got over by the next time is tried three times, all else once;
+    what the last attempt left is handed on.
+    """
+    monkeypatch.setattr(buildx, "PAUSES", (0.0, 0.0))
+    done = [Done(1, "", f"#1 something\n{last}\n") for _ in range(3)]
+    left = iter(done)
+    assert buildx.insist(lambda: next(left)) is done[attempts - 1]
+    assert capsys.readouterr().err.count("trying again") == attempts - 1
+
+
+def test_docker_hub_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Docker Hub's passing trouble does not fail a build whose image is pushed already."""
+    last = "ERROR: unexpected status from HEAD request to https://hub/v2/: 500 Internal Server Error"
+    answers = iter([Done(1, "", last), Done(0, "", "")])
+    hub = SimpleNamespace(head=lambda *_: SimpleNamespace(digest="sha256:1"))
+    monkeypatch.setattr(buildx, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(images.process, "run", lambda *_, **__: next(answers))
+    monkeypatch.setattr(images.registry, "Registry", lambda *_, **__: hub)
+    env = {"DOCKER_HUB_USERNAME": "Me", "DOCKER_HUB_TOKEN": "t", "DOCKER_HUB_REGISTRY": "hub"}
+    where = Context(load(env | {"IMAGE_NAME": "o/n"}), MAIN, "1.2.3", 0, (), ROOT)
+    copied = images.copy_to_hub(PLAN, where, "sha256:1", {})
+    assert copied == ["hub/me/n:main", "hub/me/n:latest"] and list(answers) == []
 
 
 @pytest.mark.parametrize(

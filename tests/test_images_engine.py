@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.services import project as projects
+from tests.services.gate import Fault, Seen, gate_before
 from tests.services.project import Project
 from tests.services.registry import Registry
 from tools import login
@@ -420,6 +421,33 @@ def test_docker_hub_gets_the_same_digest(
     hub = login_registry.repository(f"{login_registry.user}/mlc")
     assert hub.tags()["main"] == hub.tags()["latest"] == record["digest"]
     assert not left_logins()
+
+
+def test_passing_trouble_of_the_registry(
+    broken: Project, development: dict[str, object], registry: Registry
+) -> None:
+    """A registry that answers 500 for a moment (Debian's does, while it writes a tag) has the
+    image all the same, after a second attempt that is told.
+    """
+    asked: list[str] = []
+
+    def while_a_tag_is_written(seen: Seen) -> Fault | None:
+        if not seen.path.endswith("/manifests/main") or "HEAD after PUT" in asked:
+            return None
+        asked.append("HEAD after PUT" if "PUT" in asked else seen.method)
+        return Fault(500) if asked[-1] == "HEAD after PUT" else None
+
+    with gate_before(registry.url) as gate:
+        gate.fault = while_a_tag_is_written
+        env = {"REGISTRY": gate.address, "IMAGE_NAME": "tester/trouble"}
+        done = broken.run("images", "development", "--json", env=env)
+    assert done.returncode == 0, done.stderr
+    assert "HEAD after PUT" in asked
+    assert done.stderr.count("500 Internal Server Error; trying again in 2 s") == 1
+    assert (
+        registry.repository("tester/trouble").tags()["main"]
+        == json.loads(done.stdout)["digest"]
+    )
 
 
 # --- interruptions -------------------------------------------------------------

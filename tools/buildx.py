@@ -6,17 +6,28 @@ import json
 import os
 import re
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tools import login, process
-from tools.console import say
+from tools.console import say, warn
 from tools.engine import Builder, Engine
 from tools.errors import PipelineError, UsageError
+from tools.process import Done
 
 PUSH, LOAD, OCI = "push", "load", "oci"
+
+# The last line of buildx where a registry is overloaded, restarts, or writes a tag just now:
+# neither buildx nor the engine tries again by itself.
+PASSING = re.compile(
+    r"^ERROR: (.*(?:unexpected (?:HTTP )?status\b.*: 5\d\d\b.*|TLS handshake timeout|"
+    r"(?:read|write) tcp .*: (?:connection reset by peer|i/o timeout)|unexpected EOF|: EOF))$",
+    re.MULTILINE,
+)
+PAUSES = (2.0, 8.0)  # seconds before the second and the third attempt
 
 
 @dataclass(frozen=True)
@@ -228,10 +239,22 @@ def _no_space(output: str, plan: BuildPlan) -> PipelineError | None:
     )
 
 
+def _passing(output: str, plan: BuildPlan) -> PipelineError | None:
+    trouble = PASSING.search(output)
+    if trouble is None:
+        return None
+    return PipelineError(
+        f"A registry does not work as it should, {len(PAUSES) + 1} times in a row: "
+        f"{trouble.group(1)}.",
+        "See its status page, then run the session again: what was built is kept.",
+    )
+
+
 DIAGNOSES: tuple[Callable[[str, BuildPlan], PipelineError | None], ...] = (
     _no_space,
     _failed_step,
     _missing_base,
+    _passing,
     _refused,
     _syntax_error,
 )
@@ -247,6 +270,27 @@ def diagnose(output: str, plan: BuildPlan) -> PipelineError:
     errors = re.findall(r"^ERROR: (.+)$", output, re.MULTILINE)
     last = errors[-1] if errors else "see the output above"
     return PipelineError(f"The image build failed: {last}.", "See nox -s doctor.", tail)
+
+
+def insist(attempt: Callable[[], Done]) -> Done:
+    """Run a command of buildx, again where a registry was in passing trouble.
+
+    What has been built and pushed is there already: only the rest is done again.
+
+    Args:
+        attempt: Runs the command.
+
+    Returns:
+        What the last attempt left.
+    """
+    for pause in PAUSES:
+        done = attempt()
+        trouble = PASSING.search(done.output) if done.code else None
+        if trouble is None:
+            return done
+        warn(f"{trouble.group(1)}; trying again in {pause:.0f} s")
+        time.sleep(pause)
+    return attempt()
 
 
 def build(plan: BuildPlan, root: Path, env: Mapping[str, str]) -> Built:
@@ -268,9 +312,8 @@ def build(plan: BuildPlan, root: Path, env: Mapping[str, str]) -> Built:
             part.parent.mkdir(parents=True, exist_ok=True)
         # buildx hands SOURCE_DATE_EPOCH on: the times within the image are the commit's.
         inside = {**env, "SOURCE_DATE_EPOCH": str(plan.created)}
-        done = process.stream(
-            command(plan, metadata, part), env=inside, cwd=root, check=False, show=say
-        )
+        line = command(plan, metadata, part)
+        done = insist(lambda: process.stream(line, env=inside, cwd=root, check=False, show=say))
         if done.code:
             if part is not None:
                 part.unlink(missing_ok=True)

@@ -275,7 +275,8 @@ def copy_to_hub(
     command += ["--builder", plan.builder] if plan.builder else []
     for reference in references:
         command += ["--tag", reference]
-    done = process.run([*command, f"{settings.image}@{digest}"], env=env, check=False)
+    command.append(f"{settings.image}@{digest}")
+    done = buildx.insist(lambda: process.run(command, env=env, check=False))
     if done.code:
         raise login.explain(hub.host, done.output)
     client = registry.Registry(

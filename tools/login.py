@@ -67,7 +67,8 @@ def explain(host: str, output: str) -> PipelineError:
             "Check that GH_TOKEN is set, has not expired and has write:packages.",
         )
     last = (output.strip().splitlines() or ["no answer"])[-1]
-    return PipelineError(f"The login at {host} failed: {last}.", "See nox -s doctor.")
+    last = last.removeprefix("ERROR: ").rstrip(".")
+    return PipelineError(f"The registry {host} failed: {last}.", "See nox -s doctor.")
 
 
 def _user_config(env: Mapping[str, str]) -> Path:

@@ -22,6 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import urllib3
 
+TLS_HANDSHAKE = b"\x16"  # first byte of what a client of TLS sends (RFC 8446, 5.1)
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "host", "date"}
 
 
@@ -137,7 +138,12 @@ class Gate:
 
             def handle_one_request(self) -> None:
                 with contextlib.suppress(ConnectionError):
-                    super().handle_one_request()
+                    if self.rfile.peek(1)[:1] == TLS_HANDSHAKE:
+                        # As Go's servers do: an engine then goes on without TLS.
+                        self.wfile.write(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+                        self.close_connection = True
+                    else:
+                        super().handle_one_request()
 
             def answer(self) -> None:
                 gate._handle(self)
@@ -190,9 +196,10 @@ class Gate:
         length = int(handler.headers.get("Content-Length") or 0)
         body = handler.rfile.read(length) if length else b""
         with self._lock:
-            seen = Seen(
-                len(self.seen) + 1, handler.command, handler.path, dict(handler.headers)
-            )
+            headers: dict[str, str] = {}
+            for name, value in handler.headers.items():  # Go sends one Accept a media type
+                headers[name] = f"{headers[name]}, {value}" if name in headers else value
+            seen = Seen(len(self.seen) + 1, handler.command, handler.path, headers)
             self.seen.append(seen)
             self._now += 1
             self.most_at_once = max(self.most_at_once, self._now)
