@@ -494,23 +494,27 @@ def test_docker_pulls_what_is_left(world: World, run: Callable[..., Ran], tmp_pa
     digests = {}
     for number, tag in enumerate(("old", "moving", "moving")):
         (tmp_path / "content").write_text(f"content {number} of {world.repository.name}")
-        command = [
-            "docker", "buildx", "build", "--provenance=true", "--push", "--platform",
-            "linux/amd64,linux/arm64", "--tag", f"{world.repository.image}:{tag}", str(tmp_path),
+        archive = tmp_path / "image.tar"
+        build = [
+            "docker", "buildx", "build", "--provenance=true", "--platform",
+            "linux/amd64,linux/arm64", f"--output=type=oci,dest={archive}", str(tmp_path),
         ]  # fmt: skip
-        # The first build of an engine that has just started fails now and then; how the
-        # images came into the registry is not what is tested here.
-        for _ in range(3):
+        # Not pushed by the engine: it reads a tag while it writes it, and gives up when
+        # Debian's registry then answers 500.
+        push = [
+            "skopeo", "copy", "--all", "--quiet", "--dest-tls-verify=false",
+            f"oci-archive:{archive}", f"docker://{world.repository.image}:{tag}",
+        ]  # fmt: skip
+        for command in (build, push):
             done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-            if done.returncode == 0:
-                break
-            print(done.stderr)
-        assert done.returncode == 0, done.stderr
+            assert done.returncode == 0, done.stderr
+        replaced = digests.get(tag, "")
         digests[tag] = world.repository.tags()[tag]
+    # An index, and two images with their attestations.
+    parts = {part["digest"] for part in world.repository.get(replaced)["manifests"]}
     tags = old(world)
     ran = run(world, "--keep", "0")
-    # An index, and two images with their attestations.
-    assert ran.code == 0 and len(ran.report["deleted"]) == 5
+    assert ran.code == 0 and set(ran.report["deleted"]) == {replaced, *parts}
     for tag, digest in digests.items():
         reference = f"{world.repository.image}:{tag}"
         pulled = subprocess.run(["docker", "pull", reference], capture_output=True, text=True, timeout=120, check=True)  # fmt: skip

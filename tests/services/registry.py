@@ -189,6 +189,14 @@ def running_registry(folder: Path, user: str = "", password: str = "") -> Iterat
         registry.stop()
 
 
+def _read_link(path: Path) -> str:
+    """The digest in a link; the registry empties the file before it writes it anew."""
+    until = time.monotonic() + START_LIMIT
+    while not (found := path.read_text(encoding="utf-8").strip()):
+        assert time.monotonic() < until, f"{path} stays empty"
+    return found
+
+
 # --- hand-made structures ----------------------------------------------------
 
 
@@ -467,7 +475,7 @@ class Repository:
         for path in self._manifests.glob("tags/*/current/link"):
             # A tag can go between the listing and the reading.
             with contextlib.suppress(FileNotFoundError):
-                found[path.parent.parent.name] = path.read_text(encoding="utf-8").strip()
+                found[path.parent.parent.name] = _read_link(path)
         return found
 
     def pushed_at(self, digest: str) -> float:
