@@ -505,6 +505,7 @@ def test_killed_build(
     undisturbed = broken.run(
         "images", "development", "--json", env=env | {"IMAGE_NAME": "tester/undisturbed"}
     )
+    assert undisturbed.returncode == 0, undisturbed.stderr
     assert image_manifests(login_registry, again) == image_manifests(
         login_registry, undisturbed
     )
