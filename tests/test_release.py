@@ -348,6 +348,14 @@ def test_sbom_is_cyclonedx_and_reproducible(project: Path, server: GitHubServer)
     assert path.read_text(encoding="utf-8") == text
 
 
+def test_what_was_prepared_is_what_is_published(project: Path, server: GitHubServer) -> None:
+    """CI attests the files of a dry run, and publishes in a second run: the same bytes."""
+    assert run_release(project, server.url, TAG, "--dry-run") == 0
+    attested = expected_assets(project)
+    assert run_release(project, server.url, TAG) == 0
+    check_end(server, attested)
+
+
 def test_image_digests(project: Path, server: GitHubServer, client: GitHub) -> None:
     """Pushed images are published by digest; one that stayed local is not."""
     write(record(project), project)
