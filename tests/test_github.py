@@ -189,6 +189,21 @@ def test_pages_are_all_read(client: GitHub, server: GitHubServer, links: bool) -
     assert [e["kind"] for e in server.log].count("repos/list-release-assets") == 3
 
 
+def test_a_server_without_pages_is_read_once(
+    client: GitHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that gives the same full page for any number does not hold us for ever."""
+    asked = []
+
+    def request(method: str, path: str, params: dict[str, Any]) -> Response:
+        asked.append(params.get("page", 1))
+        return Response(200, {}, [{"id": 1}, {"id": 2}])
+
+    monkeypatch.setattr(client, "request", request)
+    assert list(client.get_pages("/x", {"per_page": 2})) == [{"id": 1}, {"id": 2}]
+    assert asked == [1, 2]
+
+
 def test_enterprise_base_address(server: GitHubServer, fake: FakeTime) -> None:
     """A base with a path (GitHub Enterprise Server) works, paging and uploads included."""
     with GitHub(f"{server.url}/api/v3", Secret(TOKEN), clock=fake.clock()) as client:

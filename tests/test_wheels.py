@@ -426,6 +426,27 @@ def test_one_build_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert list(work.iterdir()) == []
 
 
+def test_the_cache_server_does_not_inherit_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sccache's server outlives the build that starts it: with the build's lock in its hands,
+    a build after one that was killed would wait for it.
+    """
+    plan = plan_for(tmp_path, launcher="sccache")
+    (tmp_path / ".nox").mkdir()
+    free = []
+
+    def start(launcher: str) -> None:
+        with FileLock(tmp_path / ".nox" / "wheels.lock", timeout=0):
+            free.append(launcher)
+        raise PipelineError("enough")
+
+    monkeypatch.setattr(wheels, "start_launcher", start)
+    with pytest.raises(PipelineError, match="enough"):
+        wheels.carry_out(plan)
+    assert free == ["sccache"]
+
+
 def test_undeclared_needs_are_installed_for_the_test(tmp_path: Path) -> None:
     """WHEEL_TEST_REQUIRES makes a wheel testable that needs what it does not declare."""
     source = tmp_path / "package"

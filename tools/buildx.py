@@ -20,8 +20,9 @@ from tools.process import Done
 
 PUSH, LOAD, OCI = "push", "load", "oci"
 
-# The last line of buildx where a registry is overloaded, restarts, or writes a tag just now:
-# neither buildx nor the engine tries again by itself.
+# The last line of buildx where a registry is overloaded, restarts, or writes a tag just now.
+# BuildKit tries some of that again by itself; the engine's push, which its own driver uses,
+# gives up.
 PASSING = re.compile(
     r"^ERROR: (.*(?:unexpected (?:HTTP )?status\b.*: 5\d\d\b.*|TLS handshake timeout|"
     r"(?:read|write) tcp .*: (?:connection reset by peer|i/o timeout)|unexpected EOF|: EOF))$",

@@ -33,8 +33,8 @@ from tools.github_rules import (
     Patience,
     Response,
     backoff,
-    may_go_on,
     next_page,
+    pages_by_number,
     parse_body,
     upload_host_allowed,
     wait_of,
@@ -165,24 +165,20 @@ class GitHub:
     def pages(self, path: str, params: Mapping[str, Any] | None = None) -> Iterator[Response]:
         """Every page of a list, following ``Link`` headers, 100 items a page.
 
-        A full page without that header (there is none where all fits on one page, or a
-        proxy has taken it away) is followed by number.
-
         Raises:
             GitHubError: A page was refused, or points outside of the API.
         """
         given = {"per_page": PER_PAGE, **(params or {})}
         answer = self.request("GET", path, params=given)
         yield answer
-        number = 1
-        while True:
-            if following := next_page(answer.headers.get("link", "")):
-                answer = self.request("GET", following)
-            elif may_go_on(answer, given["per_page"]):
-                number += 1
-                answer = self.request("GET", path, params={**given, "page": number})
-            else:
-                return
+        if "link" not in answer.headers:
+            yield from pages_by_number(
+                answer,
+                given["per_page"],
+                lambda number: self.request("GET", path, params={**given, "page": number}),
+            )
+        while following := next_page(answer.headers.get("link", "")):
+            answer = self.request("GET", following)
             yield answer
 
     def get_pages(self, path: str, params: Mapping[str, Any] | None = None) -> Iterator[Any]:

@@ -15,7 +15,7 @@ import re
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -129,9 +129,26 @@ def wait_of(answer: Response, attempt: int, clock: Clock) -> float | None:
     return SECONDARY_WAIT * 2.0 ** min(attempt, 10) + jitter
 
 
-def may_go_on(page: Response, size: int) -> bool:
-    """Whether a page that names no other may have one: it is full, and has no ``Link``."""
-    return "link" not in page.headers and isinstance(page.data, list) and len(page.data) >= size
+def pages_by_number(
+    first: Response, size: int, read: Callable[[int], Response]
+) -> Iterator[Response]:
+    """The pages after one that has no ``Link`` header: none, unless it is full.
+
+    There is no header where all fits on one page, or where a proxy has taken it away: a
+    full page is followed until one is not.
+
+    Args:
+        first: The first page.
+        size: Items of a full page.
+        read: Asks for a page by its number, from 1.
+    """
+    page, number = first, 1
+    while isinstance(page.data, list) and len(page.data) == size:
+        number += 1
+        before, page = page.data, read(number)
+        if page.data == before:
+            return  # a server that has no pages
+        yield page
 
 
 def next_page(link: str) -> str | None:

@@ -19,7 +19,7 @@ from typing import Any
 from tools.cleanup_plan import Version
 from tools.github import PER_PAGE, GitHub, Response
 from tools.github_errors import GitHubError
-from tools.github_rules import may_go_on, next_page
+from tools.github_rules import next_page, pages_by_number
 from tools.pacing import CHANGE_POINTS, READ_POINTS, Pacer
 
 # Fewer pages at once than the pace allows: a listing is not the place to hit limits.
@@ -186,7 +186,8 @@ class Packages:
         yield first
         link = first.headers.get("link", "")
         if not link:
-            yield from self._without_links(first)
+            # A version that is not seen could be the index that keeps others.
+            yield from pages_by_number(first, PER_PAGE, self._page)
             return
         last = page_number(link, "last")
         newest = first
@@ -198,17 +199,6 @@ class Packages:
         while following := next_page(newest.headers.get("link", "")):
             newest = self._read(following)
             yield newest
-
-    def _without_links(self, page: Response) -> Iterator[Response]:
-        """What follows a page that names no other: nothing, unless it is full.
-
-        A version that is not seen could be the index that keeps others.
-        """
-        number = 1
-        while may_go_on(page, PER_PAGE):
-            number += 1
-            page = self._page(number)
-            yield page
 
     def _in_order(self, pool: ThreadPoolExecutor, numbers: Iterable[int]) -> Iterator[Response]:
         """Pages by number, only a few ahead of the reader: memory stays bounded."""

@@ -343,10 +343,11 @@ def carry_out(plan: Plan, twice: bool = False) -> dict[str, Any]:
     """
     _announce(plan)
     hide_passwords(os.environ)
+    # Not inside: a server that lives on would keep the lock if we are killed.
+    start_launcher(plan.launcher)
     with exclusive(plan) as work:
         tree = open_tree(plan.source, plan.root / ".nox" / "sources")
         _warn_of_state(tree)
-        start_launcher(plan.launcher)
         wheel = build_one(plan, tree, work)
         if twice:
             build_twice(plan, tree, work, wheel)
