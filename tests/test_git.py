@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from packaging.version import Version
 from tools import git
 from tools.context import load_context
 from tools.errors import PipelineError, UsageError
+from tools.secrets import MASK, forget, redact
 
 ENV = {
     "GIT_AUTHOR_NAME": "A", "GIT_AUTHOR_EMAIL": "a@b.c", "GIT_COMMITTER_NAME": "A",
@@ -170,3 +172,22 @@ def test_git_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(PipelineError, match="Install git"):
         git.git(tmp_path, "status")
+
+
+def test_what_git_says_is_not_masked(repository: Path) -> None:
+    """An account's name is masked where it is shown, not where it is data: the owner of the
+    repository often has the same name at Docker Hub.
+    """
+    do(repository, "remote", "add", "origin", "https://github.com/robotic/name.git")
+    (repository / "robotic.py").write_text("")
+    env = {"DOCKER_HUB_USERNAME": "robotic", "DOCKER_HUB_TOKEN": "token-of-robotic"}
+    try:
+        context = load_context(env, repository)
+        assert redact("robotic") == MASK
+        assert context.event.repository == "robotic/name"
+        assert git.git(repository, "ls-files", "--others") == "robotic.py"
+        with pytest.raises(PipelineError, match=re.escape(MASK)):
+            git.git(repository, "cat-file", "-p", "robotic")
+    finally:
+        for value in env.values():
+            forget(value)

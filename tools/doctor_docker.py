@@ -80,7 +80,8 @@ def check_storage(subject: Subject) -> Result:
 def check_engine_disk(subject: Subject) -> Result:
     """The engine's own disk has room for a build, where it is on this machine."""
     command = ["docker", "info", "--format", "{{.DockerRootDir}}"]
-    folder = Path(process.run(command, env=subject.env, timeout=8).stdout.strip())
+    done = process.run(command, env=subject.env, timeout=8, mask=False)
+    folder = Path(done.stdout.strip())
     try:
         return space(folder, subject.settings.disk_needed)
     except OSError:

@@ -24,7 +24,7 @@ def git(root: Path, *arguments: str, check: bool = True, timeout: float | None =
     env = dict(os.environ, GIT_TERMINAL_PROMPT="0", GIT_OPTIONAL_LOCKS="0")
     command = ["git", "-C", str(root), *arguments]
     try:
-        done = process.run(command, env=env, check=False, timeout=timeout)
+        done = process.run(command, env=env, check=False, timeout=timeout, mask=False)
     except process.TimeLimitError as error:
         raise PipelineError(
             f"git {arguments[0]} did not end within {timeout:.0f} s.",

@@ -53,7 +53,8 @@ def watched_by(janitor: Janitor, inherit: Sequence[int] = ()) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Done:
-    """What a program left: its exit code and what it printed, secrets masked.
+    """What a program left: its exit code and what it printed, secrets masked (unless
+    :func:`run` was told that it is data).
 
     ``seconds`` is how long it ran, where :func:`together` started it.
     """
@@ -151,6 +152,7 @@ def run(
     given: str | None = None,
     check: bool = True,
     timeout: float | None = None,
+    mask: bool = True,
 ) -> Done:
     """Run a program to its end and keep what it prints.
 
@@ -161,9 +163,12 @@ def run(
         given: Text for its standard input, where secrets belong.
         check: Raise when it ends with another code than 0.
         timeout: Seconds after which it is ended.
+        mask: Mask secrets in stdout; False where that is data to work with: an account's
+            name, which is masked as well, may stand in a path or an address. That of a
+            program that failed is always masked.
 
     Returns:
-        Exit code and both streams, secrets masked.
+        Exit code and both streams.
 
     Raises:
         CommandError: It ended with another code than 0 (and ``check``).
@@ -179,7 +184,8 @@ def run(
             raise TimeLimitError(
                 f"{display(command)} did not end within {timeout:.0f} s."
             ) from error
-    done = Done(child.returncode, redact(out), redact(err))
+    data = not mask and child.returncode == 0
+    done = Done(child.returncode, out if data else redact(out), redact(err))
     if check and done.code:
         raise CommandError(command, done)
     return done

@@ -129,7 +129,10 @@ def _remote_ref(source: Source) -> tuple[str, str]:
     """
     wanted = source.ref or "HEAD"
     done = process.run(
-        ["git", *_options(source), "ls-remote", "--", source.location], env=_env(), check=False
+        ["git", *_options(source), "ls-remote", "--", source.location],
+        env=_env(),
+        check=False,
+        mask=False,
     )
     if done.code:
         raise _unreachable(source, done)
