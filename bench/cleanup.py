@@ -159,11 +159,12 @@ async def serve(count: int) -> None:
 
 def one_run(dry_run: bool) -> None:
     """A cleanup in this process, as the environment says; prints what it cost."""
-    from tools import cleanup, console
+    from tools import cleanup
     from tools.cleanup_plan import Policy
+    from tools.core import console
+    from tools.core.settings import load
     from tools.github import GitHub
     from tools.registry import connect
-    from tools.settings import load
 
     settings = load()
     began = time.monotonic()

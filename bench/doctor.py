@@ -17,7 +17,7 @@ from pathlib import Path
 from bench.compare import compare, show
 from tests.services.github import GitHubServer
 from tests.services.registry import running_registry
-from tools.settings import ROOT
+from tools.core.settings import ROOT
 
 PROMISE = 3.0
 TOKEN = "ghp_bench0123456789abcdef"
@@ -25,7 +25,7 @@ ONE_AFTER_ANOTHER = """
 import os
 from tools import doctor
 from tools.doctor_base import Subject
-from tools.settings import ROOT
+from tools.core.settings import ROOT
 subject = Subject(ROOT, os.environ)
 for check in doctor.CHECKS:
     check.run(subject)

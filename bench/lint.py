@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from bench.compare import compare, show
+from tools.core.settings import ROOT, load
 from tools.lint import present, python_files, typed_paths
-from tools.settings import ROOT, load
 
 PROMISE = 0.8
 

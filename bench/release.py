@@ -24,11 +24,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from tools.core.secrets import Secret
 from tools.github import GitHub
 from tools.release_owner import this_run
 from tools.release_plan import Asset, ReleasePlan
 from tools.release_publish import Publisher
-from tools.secrets import Secret
 
 REPOSITORY, TOKEN, LATENCY = "owner/name", "simulated-token", 0.05
 MEGABYTE = 1_000_000

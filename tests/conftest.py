@@ -10,7 +10,7 @@ import subprocess
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tools import console
+from tools.core import console
 
 # Fixtures that start services; each module says which it gives.
 pytest_plugins = ("tests.services.registry", "tests.services.cleanup_world")

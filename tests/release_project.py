@@ -24,8 +24,9 @@ from typing import Any
 
 from tests.services.github import GitHubServer
 from tests.services.store import Tables
-from tools import cli, release
+from tools import release
 from tools.context import load_context
+from tools.core import cli
 from tools.github import Clock, GitHub
 
 REPOSITORY = "owner/name"

@@ -10,7 +10,7 @@ import pytest
 
 from bench import __main__ as runner
 from bench.compare import Measured, compare, show
-from tools.settings import ROOT
+from tools.core.settings import ROOT
 
 
 def test_every_benchmark_can_be_run_by_name() -> None:

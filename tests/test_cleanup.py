@@ -31,8 +31,8 @@ from tests.services.registry import Registry, digest_of
 from tools import cleanup, pacing
 from tools.cleanup_cache import load as load_cache
 from tools.cleanup_plan import DAY
-from tools.settings import ROOT
-from tools.settings import load as load_settings
+from tools.core.settings import ROOT
+from tools.core.settings import load as load_settings
 
 # --- what it does ---
 

@@ -31,10 +31,10 @@ from tests.services.gate import Seen
 from tests.services.registry import Repository, pull_all
 from tools import cleanup
 from tools.cleanup_plan import DAY, Policy, make_plan
+from tools.core.secrets import Secret
+from tools.core.settings import ROOT
+from tools.core.settings import load as load_settings
 from tools.github import GitHub
-from tools.secrets import Secret
-from tools.settings import ROOT
-from tools.settings import load as load_settings
 
 GITHUB_FAULTS = {
     "500": dict(action="status", status=500),

@@ -16,10 +16,10 @@ from tests.services.registry import Repository
 from tools.cleanup_cache import Cache, load
 from tools.cleanup_plan import PLAIN, Deletion, Facts, Plan, Version
 from tools.cleanup_run import Carrier
-from tools.errors import PipelineError
+from tools.core.errors import PipelineError
+from tools.core.progress import human_time, progress, time_left
 from tools.pacing import BUSY_SECONDS, POINTS, WINDOW, Pacer
 from tools.packages import page_number, parse_version
-from tools.progress import human_time, progress, time_left
 
 
 class Time:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tools import debug
-from tools.settings import ROOT, load, names, variable
+from tools.core.settings import ROOT, load, names, variable
 
 SECRETS = {
     "GH_TOKEN": "ghp_debugtoken0123456789",

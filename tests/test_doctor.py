@@ -28,6 +28,8 @@ from tests.services.github import Answer, Call, GitHubServer, Route, Token
 from tests.services.project import Project
 from tests.services.registry import Registry
 from tools import doctor
+from tools.core.errors import PipelineError, UsageError
+from tools.core.settings import ROOT
 from tools.doctor_base import (
     Check,
     Result,
@@ -41,8 +43,6 @@ from tools.doctor_base import (
 )
 from tools.doctor_docker import split_reference
 from tools.doctor_workflow import unpinned
-from tools.errors import PipelineError, UsageError
-from tools.settings import ROOT
 
 TOKEN = "ghp_doctor0123456789abcdef"
 DOCUMENT = ROOT / "docs" / "troubleshooting.md"
@@ -768,8 +768,8 @@ def test_release_that_exists(
     sha = env["GITHUB_SHA"]
     github.add_repository("owner/name", {"v1.2.3": sha})
     assert bad(look(checkout.root, env, "release")) == {}
+    from tools.core.secrets import Secret
     from tools.github import GitHub
-    from tools.secrets import Secret
 
     with GitHub(github.url, Secret(TOKEN)) as client:
         client.request("POST", "/repos/owner/name/releases", json={"tag_name": "v1.2.3"})

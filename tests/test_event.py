@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tools.errors import UsageError
+from tools.core.errors import UsageError
 from tools.event import (
     NO_COMMIT,
     Checkout,

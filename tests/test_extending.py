@@ -12,9 +12,9 @@ import textwrap
 import pytest
 
 from tools import decisions, workflow, workflow_docs
-from tools.errors import PipelineError
+from tools.core.errors import PipelineError
+from tools.core.settings import ROOT
 from tools.event import Event
-from tools.settings import ROOT
 
 GUIDE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 CI = (ROOT / workflow.WORKFLOW).read_text(encoding="utf-8")

@@ -12,8 +12,8 @@ from packaging.version import Version
 
 from tools import git
 from tools.context import load_context
-from tools.errors import PipelineError, UsageError
-from tools.secrets import MASK, forget, redact
+from tools.core.errors import PipelineError, UsageError
+from tools.core.secrets import MASK, forget, redact
 
 ENV = {
     "GIT_AUTHOR_NAME": "A", "GIT_AUTHOR_EMAIL": "a@b.c", "GIT_COMMITTER_NAME": "A",

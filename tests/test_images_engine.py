@@ -543,9 +543,9 @@ def test_hanging_container_is_stopped(
 ) -> None:
     """A container that hangs is stopped after the limit, and its last output shown."""
     import docker as sdk
-    from tools.errors import PipelineError
+    from tools.core.errors import PipelineError
+    from tools.core.janitor import Janitor
     from tools.image_tests import Runner
-    from tools.janitor import Janitor
 
     client = sdk.from_env()
     try:
@@ -562,7 +562,7 @@ def test_hanging_container_is_stopped(
 KILLED = """
 import docker, sys
 from tools.image_tests import Runner
-from tools.janitor import Janitor
+from tools.core.janitor import Janitor
 with Janitor() as janitor:
     Runner(docker.from_env(), sys.argv[1], {}, 1000.0, janitor).run("python", "-c", sys.argv[2])
 """

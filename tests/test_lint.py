@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tools import lint
+from tools.core.process import Done
+from tools.core.settings import ROOT
 from tools.linters import first_changes, linters, read_black, read_mypy, yaml_line
-from tools.process import Done
-from tools.settings import ROOT
 
 GOOD = '"""A module."""\n\nANSWER = 42\n'
 WORKFLOW = """\

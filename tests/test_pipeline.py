@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tools import pipeline, pipeline_run, run_record, workflow
+from tools.core.settings import ROOT
 from tools.event import Event
 from tools.pipeline_jobs import (
     Command,
@@ -28,7 +29,6 @@ from tools.pipeline_jobs import (
 )
 from tools.pipeline_run import NOT_RUN, Runner
 from tools.run_record import JobRecord, LegRecord, critical_path
-from tools.settings import ROOT
 
 GRAPH = workflow.load()
 MAIN = Event("push", "refs/heads/main", "a" * 40, repository="o/n")
@@ -365,7 +365,7 @@ def test_secrets_are_masked_in_logs_and_not_handed_on(make, tmp_path, monkeypatc
     """No secret is in a log, and those that publish do not reach a job."""
     monkeypatch.setenv("SECRET_TO_HIDE", "hunter2-very-secret")
     monkeypatch.setenv("DOCKER_HUB_TOKEN", "hub-secret-value")
-    from tools.secrets import remember
+    from tools.core.secrets import remember
 
     remember("hunter2-very-secret")
     runner = make()

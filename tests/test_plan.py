@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tools import decisions, plan, workflow
-from tools.errors import UsageError
+from tools.core.errors import UsageError
+from tools.core.settings import ROOT, load
 from tools.event import Event
-from tools.settings import ROOT, load
 
 GRAPH = workflow.load()
 SETTINGS = load({"IMAGE_NAME": "Owner/Name"})

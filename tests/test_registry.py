@@ -14,6 +14,8 @@ from tests.services.gate import Fault, Gate, Seen, TokenServer, gate_before
 from tests.services.registry import Registry as RealRegistry
 from tests.services.registry import Repository
 from tools import oci, registry_auth
+from tools.core.secrets import Secret
+from tools.core.settings import load
 from tools.oci import InvalidManifest, parse_manifest
 from tools.registry import (
     Forbidden,
@@ -25,8 +27,6 @@ from tools.registry import (
     connect,
 )
 from tools.registry_auth import Challenge, Tokens, choose_challenge, granted_actions
-from tools.secrets import Secret
-from tools.settings import load
 
 
 def client(host: str, user: str = "", password: str = "", **options: object) -> Registry:
@@ -444,7 +444,7 @@ def test_wrong_certificate_bundle(tmp_path):
 
 def test_basic_header_is_masked():
     """Neither the password nor its Base64 form is ever printed."""
-    from tools.secrets import redact
+    from tools.core.secrets import redact
 
     header = registry_auth.basic("robot", Secret("correct horse"))
     assert redact(f"x {header} correct horse") == "x Basic *** ***"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.release_project import LINUX, write_wheel
 from tools import release_progress
-from tools.errors import PipelineError, UsageError
+from tools.core.errors import PipelineError, UsageError
 from tools.release_checks import Problems, check_files, platform_pattern, serves
 from tools.release_notes import LONGEST, changelog_section, compose, download_url
 from tools.release_plan import Asset, ReleasePlan, checksums, is_latest

@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools import actions_runs, cli, run_record, summary, summary_charts, workflow
-from tools.errors import UsageError
+from tools import actions_runs, run_record, summary, summary_charts, workflow
+from tools.core import cli
+from tools.core.errors import UsageError
+from tools.core.secrets import Secret
 from tools.github import GitHub
 from tools.github_errors import GitHubError
 from tools.run_record import JobRecord, LegRecord, RunRecord
-from tools.secrets import Secret
 
 GRAPH = workflow.load()
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tools.errors import UsageError
+from tools.core.errors import UsageError
 from tools.event import Event
 from tools.tags import (
     OCI_TAG,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from tools.errors import UsageError
+from tools.core.errors import UsageError
 from tools.versions import ACCEPTED, development_version, known_versions, parse_tag
 
 

@@ -20,8 +20,8 @@ from filelock import FileLock
 from tests.test_wheels_archive import make_wheel
 from tests.test_wheels_source import git
 from tools import wheels
-from tools.errors import PipelineError, UsageError
-from tools.settings import ROOT, load
+from tools.core.errors import PipelineError, UsageError
+from tools.core.settings import ROOT, load
 from tools.wheels_archive import members, read_wheel, sha256_of
 from tools.wheels_build import choose_installer, repair
 from tools.wheels_source import Source, Tree

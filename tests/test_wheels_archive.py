@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tools.errors import PipelineError
+from tools.core.errors import PipelineError
 from tools.wheels_archive import (
     canonicalize,
     check_version,

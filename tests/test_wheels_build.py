@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tools import wheels_build as build
-from tools.errors import PipelineError
-from tools.secrets import MASK, redact
+from tools.core.errors import PipelineError
+from tools.core.secrets import MASK, redact
 from tools.wheels_source import Project
 
 PROJECT = Project("mlc_llm", environment={"SETUPTOOLS_SCM_PRETEND_VERSION_FOR_MLC_LLM": "1.0"})

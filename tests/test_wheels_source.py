@@ -12,9 +12,9 @@ import tomlkit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools import secrets
-from tools.errors import PipelineError, UsageError
-from tools.secrets import MASK, redact
+from tools.core import secrets
+from tools.core.errors import PipelineError, UsageError
+from tools.core.secrets import MASK, redact
 from tools.wheels_source import (
     Source,
     Tree,

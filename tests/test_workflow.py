@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tools import triggers, workflow
-from tools.settings import ROOT
+from tools.core.settings import ROOT
 from tools.workflow import WorkflowError
 
 GRAPH = workflow.load()

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools import cli, console, process
-from tools.errors import PipelineError
-from tools.settings import ROOT
+from tools.core import cli, console, process
+from tools.core.errors import PipelineError
+from tools.core.settings import ROOT
 
 CLEAN, FINDINGS, NOT_RUN = "clean", "findings", "not run"
 

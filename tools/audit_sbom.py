@@ -17,8 +17,8 @@ from typing import Any
 
 from tools import image_tests
 from tools.context import Context, load_context
-from tools.errors import PipelineError
-from tools.janitor import Janitor
+from tools.core.errors import PipelineError
+from tools.core.janitor import Janitor
 
 OUTPUT = Path("dist/production.cdx.json")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.console import human_size
-from tools.errors import UsageError
+from tools.core.console import human_size
+from tools.core.errors import UsageError
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tools import console
 from tools.cleanup_cache import Cache, load
 from tools.cleanup_plan import (
     DAY,
@@ -29,19 +28,20 @@ from tools.cleanup_plan import (
 from tools.cleanup_read import Reader
 from tools.cleanup_report import Report, show_plan, tell
 from tools.cleanup_run import Carrier, Check, restore, walk_tags
-from tools.cli import main as run_main
-from tools.cli import parser
-from tools.errors import PipelineError, UsageError
+from tools.core import console
+from tools.core.cli import main as run_main
+from tools.core.cli import parser
+from tools.core.errors import PipelineError, UsageError
+from tools.core.progress import human_time, progress
+from tools.core.settings import Settings
+from tools.core.settings import load as load_settings
+from tools.core.settings import parse_duration
 from tools.github import GitHub
 from tools.github_errors import GitHubError
 from tools.oci import is_loopback
 from tools.pacing import CHANGE_POINTS, Pacer
 from tools.packages import Packages
-from tools.progress import human_time, progress
 from tools.registry import NotFound, Registry, connect
-from tools.settings import Settings
-from tools.settings import load as load_settings
-from tools.settings import parse_duration
 
 READERS = 32
 DELETERS = 16

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.cleanup_plan import PLAIN, Facts
-from tools.console import warn
+from tools.core.console import warn
 
 FORMAT = 1
 # GitHub can restore for 30 days.

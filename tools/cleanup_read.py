@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from tools.cleanup_cache import Cache
 from tools.cleanup_plan import PLAIN, Facts, Package, Policy, Version, unread
-from tools.errors import PipelineError
+from tools.core.errors import PipelineError
 from tools.oci import DOCKER_MANIFEST, OCI_MANIFEST, InvalidManifest, Manifest
 from tools.packages import Packages
 from tools.registry import NotFound, Registry, RegistryError, Unauthorised

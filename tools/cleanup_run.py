@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from tools.cleanup_plan import Deletion, Graph, Package, Plan, Version
 from tools.cleanup_read import side_by_side
-from tools.errors import PipelineError
+from tools.core.errors import PipelineError
 from tools.github_errors import GitHubError
 from tools.packages import LastVersion, Packages, TooManyDownloads
 from tools.registry import NotFound, Registry, RegistryError

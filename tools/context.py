@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools import git
+from tools.core.settings import ROOT, Settings, load
 from tools.event import Event, from_actions, from_checkout
-from tools.settings import ROOT, Settings, load
 from tools.versions import parse_tag
 
 

@@ -12,10 +12,11 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from tools import console, context, decisions, workflow
-from tools.errors import PipelineError
+from tools import context, decisions, workflow
+from tools.core import console
+from tools.core.errors import PipelineError
+from tools.core.settings import ROOT, Settings, is_secret, load, names, variable
 from tools.event import Event
-from tools.settings import ROOT, Settings, is_secret, load, names, variable
 
 
 def setting_rows(settings: Settings) -> list[tuple[str, str, str]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tools import expressions
-from tools.errors import UsageError
+from tools.core.errors import UsageError
 from tools.event import Event
 from tools.expressions import (
     Call,

@@ -13,18 +13,11 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 
-from tools import (
-    cli,
-    console,
-    doctor_docker,
-    doctor_github,
-    doctor_machine,
-    doctor_registry,
-    doctor_workflow,
-)
+from tools import doctor_docker, doctor_github, doctor_machine, doctor_registry, doctor_workflow
+from tools.core import cli, console
+from tools.core.errors import UsageError
+from tools.core.settings import ROOT
 from tools.doctor_base import Check, Result, Status, Subject, examine, select
-from tools.errors import UsageError
-from tools.settings import ROOT
 
 # Those that others need come first.
 CHECKS: tuple[Check, ...] = tuple(

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from tools import context
-from tools.errors import PipelineError
+from tools.core.errors import PipelineError
+from tools.core.secrets import redact
+from tools.core.settings import Settings, load
 from tools.event import Event
-from tools.secrets import redact
-from tools.settings import Settings, load
 
 
 class Status(enum.StrEnum):

@@ -6,8 +6,10 @@ import re
 import tempfile
 from pathlib import Path
 
-from tools import build_context, buildx, console, engine, process, registry
+from tools import build_context, buildx, engine, registry
 from tools.buildx import LOAD, BuildPlan
+from tools.core import console, process
+from tools.core.errors import PipelineError, UsageError
 from tools.doctor_base import (
     Check,
     Result,
@@ -20,7 +22,6 @@ from tools.doctor_base import (
 )
 from tools.doctor_machine import space
 from tools.engine import Builder, Engine, EngineError
-from tools.errors import PipelineError, UsageError
 
 IMAGES = frozenset({"docker_dev", "docker_test", "prod_image", "pipeline"})
 BUILDS = frozenset({"docker_dev", "prod_image", "pipeline"})

@@ -8,7 +8,8 @@ import typing
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from tools.console import human_size
+from tools.core.console import human_size
+from tools.core.errors import PipelineError
 from tools.doctor_base import (
     Check,
     Result,
@@ -19,7 +20,6 @@ from tools.doctor_base import (
     problem,
     warning,
 )
-from tools.errors import PipelineError
 from tools.github_errors import GitHubError
 from tools.versions import TagVersion, parse_tag
 

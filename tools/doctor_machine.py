@@ -13,8 +13,12 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from tools import git, process
-from tools.console import human_size
+from tools import git
+from tools.core import process
+from tools.core.console import human_size
+from tools.core.errors import PipelineError
+from tools.core.secrets import remember
+from tools.core.settings import names, variable
 from tools.doctor_base import (
     Check,
     Result,
@@ -24,9 +28,6 @@ from tools.doctor_base import (
     problem,
     warning,
 )
-from tools.errors import PipelineError
-from tools.secrets import remember
-from tools.settings import names, variable
 
 BUILDS = frozenset({"wheels", "docker_dev", "prod_image", "pipeline"})
 LEAST_GIT = "2.25"  # the first whose submodules and partial clones we rely on
@@ -191,7 +192,7 @@ def check_disk(subject: Subject) -> Result:
 
 def check_memory(subject: Subject) -> Result:
     """Memory for at least one compiler."""
-    from tools import machine
+    from tools.core import machine
 
     settings = subject.settings
     free, processors = machine.available_memory(), machine.processors()

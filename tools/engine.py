@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tools import process
-from tools.errors import PipelineError
+from tools.core import process
+from tools.core.errors import PipelineError
 
 # The first buildx whose build takes --provenance.
 LEAST_BUILDX = (0, 10)

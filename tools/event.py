@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tools.errors import UsageError
+from tools.core.errors import UsageError
 
 EVENT_NAMES = ("push", "pull_request", "workflow_dispatch")
 NO_COMMIT = "0" * 40

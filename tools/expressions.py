@@ -29,7 +29,7 @@ from typing import Any, cast
 from lark import Lark, Token, Transformer, UnexpectedInput
 from lark.exceptions import VisitError
 
-from tools.errors import UsageError
+from tools.core.errors import UsageError
 from tools.expression_values import (
     COMPARISONS,
     FUNCTIONS,

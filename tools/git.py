@@ -6,8 +6,8 @@ import os
 import re
 from pathlib import Path
 
-from tools import process
-from tools.errors import PipelineError, UsageError
+from tools.core import process
+from tools.core.errors import PipelineError, UsageError
 from tools.event import Checkout
 from tools.versions import development_version, known_versions
 

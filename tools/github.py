@@ -25,8 +25,10 @@ from github.Requester import (
     Requester,
 )
 
-from tools.console import say
-from tools.errors import PipelineError
+from tools.core.console import say
+from tools.core.errors import PipelineError
+from tools.core.secrets import Secret, redact
+from tools.core.settings import Settings
 from tools.github_errors import GitHubError, is_limit, message_of, refusal
 from tools.github_rules import (
     Clock,
@@ -39,8 +41,6 @@ from tools.github_rules import (
     upload_host_allowed,
     wait_of,
 )
-from tools.secrets import Secret, redact
-from tools.settings import Settings
 
 __all__ = ["Clock", "GitHub", "Response", "PER_PAGE", "backoff"]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tools.errors import PipelineError
-from tools.secrets import redact
+from tools.core.errors import PipelineError
+from tools.core.secrets import redact
 
 LIMIT_WORDS = ("rate limit", "abuse detection", "retry your request again later")
 

@@ -7,7 +7,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tools.errors import PipelineError, UsageError
+from tools.core.errors import PipelineError, UsageError
 
 IMAGES = ("development", "production")
 

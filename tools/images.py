@@ -21,25 +21,14 @@ from pathlib import Path
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import Version
 
-from tools import (
-    build_context,
-    buildx,
-    cli,
-    console,
-    engine,
-    image_record,
-    login,
-    oci,
-    process,
-    registry,
-    tags,
-)
+from tools import build_context, buildx, engine, image_record, login, oci, registry, tags
 from tools.buildx import LOAD, OCI, PUSH, BuildPlan
 from tools.context import Context, load_context
-from tools.errors import PipelineError, UsageError
+from tools.core import cli, console, process
+from tools.core.errors import PipelineError, UsageError
+from tools.core.settings import Settings
 from tools.event import Event
 from tools.image_record import ImageRecord
-from tools.settings import Settings
 
 STAGE = "wheels-for-image"
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tools.process import Done
+from tools.core.process import Done
 
 WORKFLOWS = (".github/workflows/*.yml", ".github/workflows/*.yaml")
 ACTIONS = (".github/actions/*/action.yml", ".github/actions/*/action.yaml")

@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools import process, registry
-from tools.errors import PipelineError
-from tools.janitor import Janitor
-from tools.secrets import Secret
-from tools.settings import Settings
+from tools import registry
+from tools.core import process
+from tools.core.errors import PipelineError
+from tools.core.janitor import Janitor
+from tools.core.secrets import Secret
+from tools.core.settings import Settings
 
 PREFIX = "mlc-docker-config-"
 HUB_HOST = "docker.io"

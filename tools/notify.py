@@ -11,11 +11,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tools import cli, console
-from tools.errors import PipelineError
+from tools.core import cli, console
+from tools.core.errors import PipelineError
+from tools.core.secrets import Secret, redact
+from tools.core.settings import load
 from tools.run_record import JobRecord, RunRecord
-from tools.secrets import Secret, redact
-from tools.settings import load
 from tools.summary import find_records
 from tools.summary_charts import clock
 

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from tools.errors import PipelineError
+from tools.core.errors import PipelineError
 
 WINDOW = 60.0  # seconds that the limits count over
 POINTS = 900

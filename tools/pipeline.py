@@ -22,14 +22,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tools import cli, console, engine, oci, plan, run_record, workflow
+from tools import engine, oci, plan, run_record, workflow
+from tools.core import cli, console
+from tools.core.errors import PipelineError, UsageError
+from tools.core.settings import ROOT, Settings, load
 from tools.decisions import CANCELLED, FAILURE, SUCCESS
-from tools.errors import PipelineError, UsageError
 from tools.event import Event
 from tools.pipeline_jobs import Policy
 from tools.pipeline_run import NOT_RUN, RUNNING, WAITING, Runner, State
 from tools.run_record import RunRecord, critical_path
-from tools.settings import ROOT, Settings, load
 from tools.triggers import Trigger, not_triggered
 from tools.versions import parse_tag
 from tools.workflow import Workflow

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tools import decisions
+from tools.core.secrets import redact
 from tools.decisions import CANCELLED, FAILURE, SKIPPED, SUCCESS
 from tools.event import Event
 from tools.pipeline_jobs import (
@@ -34,7 +35,6 @@ from tools.pipeline_jobs import (
     step_scope,
 )
 from tools.run_record import FOLDER, JobRecord, LegRecord
-from tools.secrets import redact
 from tools.workflow import Job, Workflow
 
 NOT_RUN = "not run"

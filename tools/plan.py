@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools import cli, console, decisions, git, tags, workflow
+from tools import decisions, git, tags, workflow
+from tools.core import cli, console
+from tools.core.errors import UsageError
+from tools.core.settings import ROOT, Settings, load
 from tools.decisions import Decision
-from tools.errors import UsageError
 from tools.event import (
     NO_COMMIT,
     Event,
@@ -28,7 +30,6 @@ from tools.event import (
     is_fork,
     read_payload,
 )
-from tools.settings import ROOT, Settings, load
 from tools.versions import parse_tag
 
 DEVELOPMENT, PRODUCTION, RELEASE = "docker_dev", "prod_image", "release"

@@ -21,7 +21,9 @@ from urllib.parse import urljoin, urlsplit
 
 import urllib3
 
-from tools.errors import PipelineError
+from tools.core.errors import PipelineError
+from tools.core.secrets import Secret, redact
+from tools.core.settings import Settings
 from tools.oci import (
     MANIFEST_TYPES,
     OCI_INDEX,
@@ -42,8 +44,6 @@ from tools.registry_auth import (
     may_send_login,
     token_address,
 )
-from tools.secrets import Secret, redact
-from tools.settings import Settings
 
 ACCEPT = ", ".join(MANIFEST_TYPES)
 RETRIED_STATUSES = (429, 500, 502, 503, 504)

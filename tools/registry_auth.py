@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
 
+from tools.core.secrets import Secret, remember
 from tools.oci import is_loopback
-from tools.secrets import Secret, remember
 
 # What the specification supposes where a token server gives no expiry, in seconds.
 DEFAULT_LIFETIME = 60

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from tools import cli, console
 from tools.context import Context, load_context
-from tools.errors import PipelineError, UsageError
+from tools.core import cli, console
+from tools.core.errors import PipelineError, UsageError
 from tools.github import GitHub, Response
 from tools.github_errors import GitHubError
 from tools.image_record import ImageRecord

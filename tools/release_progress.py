@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from tools.console import human_size, is_terminal, say
-from tools.errors import PipelineError
+from tools.core.console import human_size, is_terminal, say
+from tools.core.errors import PipelineError
 
 LINE_EVERY = 10.0  # seconds between plain lines
 

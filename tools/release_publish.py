@@ -26,8 +26,8 @@ from dataclasses import replace as replace_of
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from tools.console import say, warn
-from tools.errors import PipelineError
+from tools.core.console import say, warn
+from tools.core.errors import PipelineError
 from tools.github import GitHub
 from tools.github_errors import GitHubError
 from tools.release_owner import Owner, read_mark

@@ -16,14 +16,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tools import actions_runs, cli, console, run_record, workflow
-from tools.console import human_size
+from tools import actions_runs, run_record, workflow
 from tools.context import current_event
-from tools.errors import PipelineError, UsageError
+from tools.core import cli, console
+from tools.core.console import human_size
+from tools.core.errors import PipelineError, UsageError
+from tools.core.settings import ROOT, Settings, load
 from tools.github import GitHub
 from tools.github_errors import GitHubError
 from tools.run_record import RunRecord, critical_path
-from tools.settings import ROOT, Settings, load
 from tools.summary_charts import Point, clock, timeline, trend
 
 OUTPUT = Path("dist/summary.html")

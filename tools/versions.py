@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from packaging.version import InvalidVersion, Version
 
-from tools.errors import UsageError
+from tools.core.errors import UsageError
 
 ACCEPTED = (
     "v1.2.3, v1.2.3-rc1, v1.2.3-alpha.1, v1.2.3-beta2, v1.2.3rc1, v1.2.3a1, "

@@ -14,7 +14,7 @@ from typing import Any
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
-from tools.errors import PipelineError
+from tools.core.errors import PipelineError
 
 # A ZIP file cannot say an earlier time (APPNOTE.TXT 4.4.6, "date and time fields").
 EARLIEST = int(datetime.datetime(1980, 1, 1, tzinfo=datetime.UTC).timestamp())

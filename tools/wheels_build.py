@@ -14,9 +14,9 @@ from urllib.parse import unquote
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from tools import console, process, settings
-from tools.errors import PipelineError
-from tools.secrets import remember
+from tools.core import console, process, settings
+from tools.core.errors import PipelineError
+from tools.core.secrets import remember
 from tools.wheels_archive import Wheel, read_wheel
 from tools.wheels_source import Project
 

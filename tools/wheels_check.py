@@ -9,8 +9,8 @@ from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
-from tools import console, process
-from tools.errors import PipelineError
+from tools.core import console, process
+from tools.core.errors import PipelineError
 from tools.wheels_archive import Wheel, members
 
 MODULE = "mlc_llm"

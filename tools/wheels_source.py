@@ -19,9 +19,10 @@ from urllib.parse import urlsplit
 import tomlkit
 from packaging.utils import canonicalize_name
 
-from tools import git, process
-from tools.errors import PipelineError, UsageError
-from tools.secrets import remember_userinfo
+from tools import git
+from tools.core import process
+from tools.core.errors import PipelineError, UsageError
+from tools.core.secrets import remember_userinfo
 
 STAND_IN = "package"
 ACCEPTED = (

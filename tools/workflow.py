@@ -17,9 +17,9 @@ from typing import Any
 import yaml
 
 from tools import expressions
-from tools.errors import UsageError
+from tools.core.errors import UsageError
+from tools.core.settings import ROOT
 from tools.expressions import ExpressionError
-from tools.settings import ROOT
 from tools.triggers import Trigger, expand_matrix
 
 WORKFLOW = Path(".github/workflows/ci-cd.yml")

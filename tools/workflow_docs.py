@@ -12,10 +12,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tools import cli, console, plan, workflow
-from tools.errors import PipelineError
+from tools import plan, workflow
+from tools.core import cli, console
+from tools.core.errors import PipelineError
+from tools.core.settings import ROOT, load
 from tools.event import Event
-from tools.settings import ROOT, load
 from tools.workflow import Job, Workflow
 
 DOCUMENT = Path("docs/workflow.md")

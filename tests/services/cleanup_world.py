@@ -20,11 +20,11 @@ from tests.services.packages import PackagesService
 from tests.services.registry import Registry, Repository, pull_all
 from tools import cleanup
 from tools.cleanup_plan import DAY, Policy
+from tools.core.secrets import Secret
+from tools.core.settings import ROOT
+from tools.core.settings import load as load_settings
 from tools.github import Clock, GitHub
 from tools.registry import Registry as Client
-from tools.secrets import Secret
-from tools.settings import ROOT
-from tools.settings import load as load_settings
 
 TOKEN = "ghp_0123456789simulated"
 DELETES = "packages/delete-package-version-for-user"

@@ -1,4 +1,4 @@
-"""tools.machine: how much is compiled at once."""
+"""tools.core.machine: how much is compiled at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools import machine
+from tools.core import machine
 
 GB = 10**9
 

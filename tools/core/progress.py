@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from tools import console
+from tools.core import console
 
 # Seconds between two plain lines.
 EVERY = 10.0

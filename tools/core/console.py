@@ -15,8 +15,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tools.errors import PipelineError
-from tools.secrets import redact
+from tools.core.errors import PipelineError
+from tools.core.secrets import redact
 
 
 def on_actions() -> bool:

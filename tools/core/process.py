@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.console import say
-from tools.errors import PipelineError
-from tools.janitor import Janitor
-from tools.secrets import redact
+from tools.core.console import say
+from tools.core.errors import PipelineError
+from tools.core.janitor import Janitor
+from tools.core.secrets import redact
 
 _show_commands = False
 _janitor: Janitor | None = None

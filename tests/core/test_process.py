@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from filelock import FileLock, Timeout
 
-from tools import process
-from tools.errors import PipelineError
-from tools.secrets import Secret
-from tools.settings import ROOT
+from tools.core import process
+from tools.core.errors import PipelineError
+from tools.core.secrets import Secret
+from tools.core.settings import ROOT
 
 TOKEN = "process-test-token"
 
@@ -134,7 +134,7 @@ WATCHED = """
     import sys
     from filelock import FileLock
     from tools import process
-    from tools.janitor import Janitor
+    from tools.core.janitor import Janitor
     held = []
     with FileLock(sys.argv[1], on_acquired=held.append):
         with Janitor(keep_open=held) as janitor, process.watched_by(janitor, held):

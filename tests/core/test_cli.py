@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from tools import cli, process
-from tools.errors import PipelineError, UsageError
+from tools.core import cli, process
+from tools.core.errors import PipelineError, UsageError
 
 
 def code_of(work: object, arguments: tuple[str, ...] = ()) -> int:

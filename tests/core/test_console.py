@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tools import console
-from tools.errors import PipelineError
-from tools.secrets import Secret
+from tools.core import console
+from tools.core.errors import PipelineError
+from tools.core.secrets import Secret
 
 TOKEN = "console-test-token"
 

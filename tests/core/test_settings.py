@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools import settings
-from tools.errors import UsageError
-from tools.secrets import redact
-from tools.settings import ROOT, load, parse_duration, parse_size
+from tools.core import settings
+from tools.core.errors import UsageError
+from tools.core.secrets import redact
+from tools.core.settings import ROOT, load, parse_duration, parse_size
 
 
 @pytest.fixture
@@ -156,6 +156,6 @@ def test_the_projects_own_table_is_valid() -> None:
 
 
 def test_docs_are_current() -> None:
-    """docs/settings.md is what `python -m tools.settings` prints."""
+    """docs/settings.md is what `python -m tools.core.settings` prints."""
     text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     assert text == settings.documentation()

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools import secrets
-from tools.secrets import MASK, Secret, redact
+from tools.core import secrets
+from tools.core.secrets import MASK, Secret, redact
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from tools import console, process
-from tools.errors import PipelineError
+from tools.core import console, process
+from tools.core.errors import PipelineError
 
 
 def parser(command: str, about: str) -> argparse.ArgumentParser:

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from tools.errors import UsageError
-from tools.secrets import Secret, forget, remember_userinfo
+from tools.core.errors import UsageError
+from tools.core.secrets import Secret, forget, remember_userinfo
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DEFAULT_IMAGE_NAME = "afzaal0007/mlc-llm-pipeline"
 
 _SIZE_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
@@ -330,7 +330,7 @@ def load(env: Mapping[str, str] | None = None, root: Path = ROOT) -> Settings:
 
 def documentation() -> str:
     """``docs/settings.md``: all settings and secrets, as Markdown."""
-    from tools.console import markdown_table
+    from tools.core.console import markdown_table
 
     rows, secret_rows = [], []
     for name in names():
@@ -347,7 +347,7 @@ Each setting is read from the environment variable, else from `[tool.mlc-pipelin
 `pyproject.toml`, else it has its default. A wrong value is refused before anything is
 done. Sizes are written `50 MB` or `1.5 GiB`, durations `45s`, `90m`, `36h` or `30d` (here
 in bytes and seconds), lists with blanks or commas. `--debug` on any session shows where
-each value came from. This file is written by `python -m tools.settings > docs/settings.md`.
+each value came from. This file is written by `python -m tools.core.settings > docs/settings.md`.
 
 {markdown_table(("variable", "in pyproject.toml", "default", "meaning"), rows)}
 ## Secrets

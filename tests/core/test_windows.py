@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tools.settings import ROOT
+from tools.core.settings import ROOT
 
 
 def test_nothing_is_called_that_windows_lacks(tmp_path: Path) -> None:
