@@ -16,10 +16,10 @@ from pathlib import Path
 
 from bench.compare import compare, show
 from tools import buildx, images
-from tools.context import load_context
 from tools.core.settings import ROOT
 from tools.images import Wish
 from tools.oci import is_loopback
+from tools.repo.context import load_context
 
 PROMISE = 1.0  # seconds
 

@@ -25,9 +25,9 @@ from typing import Any
 from tests.services.github import GitHubServer
 from tests.services.store import Tables
 from tools import release
-from tools.context import load_context
 from tools.core import cli
 from tools.github import Clock, GitHub
+from tools.repo.context import load_context
 
 REPOSITORY = "owner/name"
 TOKEN = "ghp_simulated0123456789"

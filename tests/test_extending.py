@@ -14,7 +14,7 @@ import pytest
 from tools import decisions, workflow, workflow_docs
 from tools.core.errors import PipelineError
 from tools.core.settings import ROOT
-from tools.event import Event
+from tools.repo.event import Event
 
 GUIDE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 CI = (ROOT / workflow.WORKFLOW).read_text(encoding="utf-8")

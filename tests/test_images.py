@@ -11,14 +11,14 @@ import pytest
 
 from tools import build_context, buildx, image_record, images
 from tools.buildx import LOAD, OCI, PUSH, BuildPlan
-from tools.context import Context
 from tools.core.errors import PipelineError, UsageError
 from tools.core.process import Done
 from tools.core.settings import ROOT, Settings, load
 from tools.engine import Builder, Engine, EngineError, explain
-from tools.event import Event
 from tools.image_record import ImageRecord
 from tools.images import Wish
+from tools.repo.context import Context
+from tools.repo.event import Event
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 

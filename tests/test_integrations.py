@@ -14,7 +14,7 @@ from tests.test_summary import record
 from tools import audit, audit_sbom, coverage_upload, notify, run_record
 from tools.audit import CLEAN, FINDINGS, NOT_RUN, Check, Outcome
 from tools.core.secrets import Secret
-from tools.event import Event
+from tools.repo.event import Event
 
 # -- Slack ------------------------------------------------------------------------------
 

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from tools import pipeline, pipeline_run, run_record, workflow
 from tools.core.settings import ROOT
-from tools.event import Event
 from tools.pipeline_jobs import (
     Command,
     Policy,
@@ -28,6 +27,7 @@ from tools.pipeline_jobs import (
     step_scope,
 )
 from tools.pipeline_run import NOT_RUN, Runner
+from tools.repo.event import Event
 from tools.run_record import JobRecord, LegRecord, critical_path
 
 GRAPH = workflow.load()

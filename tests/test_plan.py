@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tools import decisions, plan, workflow
 from tools.core.errors import UsageError
 from tools.core.settings import ROOT, load
-from tools.event import Event
+from tools.repo.event import Event
 
 GRAPH = workflow.load()
 SETTINGS = load({"IMAGE_NAME": "Owner/Name"})

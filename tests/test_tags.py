@@ -10,7 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tools.core.errors import UsageError
-from tools.event import Event
+from tools.repo.event import Event
+from tools.repo.versions import known_versions, parse_tag
 from tools.tags import (
     OCI_TAG,
     branch_tag,
@@ -20,7 +21,6 @@ from tools.tags import (
     production_tags,
     references,
 )
-from tools.versions import known_versions, parse_tag
 
 SHA = "abcdef1234567890abcdef1234567890abcdef12"
 NOBODY = "no such branch\0"

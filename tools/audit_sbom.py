@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from tools import image_tests
-from tools.context import Context, load_context
 from tools.core.errors import PipelineError
 from tools.core.janitor import Janitor
+from tools.repo.context import Context, load_context
 
 OUTPUT = Path("dist/production.cdx.json")
 

@@ -11,11 +11,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tools.context import current_event
 from tools.core import cli, console, process
 from tools.core.errors import UsageError
 from tools.core.settings import load
-from tools.event import Event
+from tools.repo.context import current_event
+from tools.repo.event import Event
 
 REPORT = Path("coverage.xml")
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from tools import expressions
 from tools.core.errors import UsageError
-from tools.event import Event
 from tools.expressions import (
     Call,
     Comparison,
@@ -26,6 +25,7 @@ from tools.expressions import (
     Not,
     Scope,
 )
+from tools.repo.event import Event
 from tools.triggers import not_triggered
 from tools.workflow import Job, Workflow
 

@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tools import context
 from tools.core.errors import PipelineError
 from tools.core.secrets import redact
 from tools.core.settings import Settings, load
-from tools.event import Event
+from tools.repo import context
+from tools.repo.event import Event
 
 
 class Status(enum.StrEnum):

@@ -21,7 +21,7 @@ from tools.doctor_base import (
     warning,
 )
 from tools.github_errors import GitHubError
-from tools.versions import TagVersion, parse_tag
+from tools.repo.versions import TagVersion, parse_tag
 
 if typing.TYPE_CHECKING:
     from tools.github import GitHub, Response

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from tools import git
 from tools.core import process
 from tools.core.console import human_size
 from tools.core.errors import PipelineError
@@ -28,6 +27,7 @@ from tools.doctor_base import (
     problem,
     warning,
 )
+from tools.repo import git
 
 BUILDS = frozenset({"wheels", "docker_dev", "prod_image", "pipeline"})
 LEAST_GIT = "2.25"  # the first whose submodules and partial clones we rely on

@@ -23,12 +23,12 @@ from packaging.version import Version
 
 from tools import build_context, buildx, engine, image_record, login, oci, registry, tags
 from tools.buildx import LOAD, OCI, PUSH, BuildPlan
-from tools.context import Context, load_context
 from tools.core import cli, console, process
 from tools.core.errors import PipelineError, UsageError
 from tools.core.settings import Settings
-from tools.event import Event
 from tools.image_record import ImageRecord
+from tools.repo.context import Context, load_context
+from tools.repo.event import Event
 
 STAGE = "wheels-for-image"
 

@@ -22,8 +22,8 @@ from typing import Any
 from tools.core import cli, console
 from tools.core.process import Done, stream, together
 from tools.core.settings import ROOT, load
-from tools.git import git
 from tools.linters import Finding, Linter, first_changes, linters, yaml_line
+from tools.repo.git import git
 
 MEMORY = Path(".nox/.cache/lint.json")
 # What the linters read their settings from; a change of any makes all look again.

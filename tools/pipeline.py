@@ -27,12 +27,12 @@ from tools.core import cli, console
 from tools.core.errors import PipelineError, UsageError
 from tools.core.settings import ROOT, Settings, load
 from tools.decisions import CANCELLED, FAILURE, SUCCESS
-from tools.event import Event
 from tools.pipeline_jobs import Policy
 from tools.pipeline_run import NOT_RUN, RUNNING, WAITING, Runner, State
+from tools.repo.event import Event
+from tools.repo.versions import parse_tag
 from tools.run_record import RunRecord, critical_path
 from tools.triggers import Trigger, not_triggered
-from tools.versions import parse_tag
 from tools.workflow import Workflow
 
 TAIL = 20  # lines of a log that are shown for what failed

@@ -14,8 +14,8 @@ from typing import Any
 
 from tools import expressions
 from tools.decisions import github_context, inputs_context
-from tools.event import Event
 from tools.expressions import Scope
+from tools.repo.event import Event
 from tools.workflow import Job, Step
 
 IMAGE_SESSIONS = frozenset({"docker_dev", "docker_test", "prod_image"})

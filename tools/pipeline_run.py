@@ -22,7 +22,6 @@ from pathlib import Path
 from tools import decisions
 from tools.core.secrets import redact
 from tools.decisions import CANCELLED, FAILURE, SKIPPED, SUCCESS
-from tools.event import Event
 from tools.pipeline_jobs import (
     PUBLISHING_SECRETS,
     Command,
@@ -34,6 +33,7 @@ from tools.pipeline_jobs import (
     runs_here,
     step_scope,
 )
+from tools.repo.event import Event
 from tools.run_record import FOLDER, JobRecord, LegRecord
 from tools.workflow import Job, Workflow
 

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools import decisions, git, tags, workflow
+from tools import decisions, tags, workflow
 from tools.core import cli, console
 from tools.core.errors import UsageError
 from tools.core.settings import ROOT, Settings, load
 from tools.decisions import Decision
-from tools.event import (
+from tools.repo import git
+from tools.repo.event import (
     NO_COMMIT,
     Event,
     check_event_name,
@@ -30,7 +31,7 @@ from tools.event import (
     is_fork,
     read_payload,
 )
-from tools.versions import parse_tag
+from tools.repo.versions import parse_tag
 
 DEVELOPMENT, PRODUCTION, RELEASE = "docker_dev", "prod_image", "release"
 

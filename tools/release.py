@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from tools.context import Context, load_context
 from tools.core import cli, console
 from tools.core.errors import PipelineError, UsageError
 from tools.github import GitHub, Response
@@ -36,7 +35,8 @@ from tools.release_owner import this_run
 from tools.release_plan import ReleasePlan
 from tools.release_prepare import prepare, release_folder
 from tools.release_publish import Outcome, Publisher
-from tools.versions import TagVersion
+from tools.repo.context import Context, load_context
+from tools.repo.versions import TagVersion
 from tools.wheels_archive import Wheel
 
 SOON = 7 * 86400.0  # seconds before a token's end from which on we warn

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from tools import git
 from tools.core.errors import PipelineError, UsageError
 from tools.image_record import IMAGES, ImageRecord, folder, read
-from tools.versions import TagVersion, parse_tag
+from tools.repo import git
+from tools.repo.versions import TagVersion, parse_tag
 from tools.wheels_archive import Wheel, read_wheel, sha256_of
 
 # "Each file included in a release must be under 2 GiB" (GitHub, "About releases").

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.image_record import ImageRecord
-from tools.versions import TagVersion, known_versions
+from tools.repo.versions import TagVersion, known_versions
 
 CHECKSUMS = "SHA256SUMS"
 IMAGE_DIGESTS = "image-digests.json"

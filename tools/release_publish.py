@@ -33,7 +33,7 @@ from tools.github_errors import GitHubError
 from tools.release_owner import Owner, read_mark
 from tools.release_plan import Asset, ReleasePlan, is_latest
 from tools.release_progress import Body, Meter, progress
-from tools.versions import parse_tag
+from tools.repo.versions import parse_tag
 
 UPLOADS = 16  # at once; GitHub allows 100 requests at once
 RELEASES_A_PAGE = 30  # each comes with all of its assets

@@ -17,13 +17,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tools import actions_runs, run_record, workflow
-from tools.context import current_event
 from tools.core import cli, console
 from tools.core.console import human_size
 from tools.core.errors import PipelineError, UsageError
 from tools.core.settings import ROOT, Settings, load
 from tools.github import GitHub
 from tools.github_errors import GitHubError
+from tools.repo.context import current_event
 from tools.run_record import RunRecord, critical_path
 from tools.summary_charts import Point, clock, timeline, trend
 

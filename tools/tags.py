@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from tools.event import Event
-from tools.versions import TagVersion, known_versions, parse_tag
+from tools.repo.event import Event
+from tools.repo.versions import TagVersion, known_versions, parse_tag
 
 TITLE = "mlc-llm"
 DESCRIPTION = "MLC LLM: universal LLM deployment engine with ML compilation"

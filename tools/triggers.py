@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tools.event import Event
+from tools.repo.event import Event
 
 
 def pattern_regex(pattern: str) -> re.Pattern[str]:

@@ -20,10 +20,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
-from tools.context import Context, load_context
 from tools.core import cli, console, machine, process
 from tools.core.errors import PipelineError
 from tools.core.janitor import Janitor
+from tools.repo.context import Context, load_context
 from tools.wheels_archive import (
     Wheel,
     canonicalize,

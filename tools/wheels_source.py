@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 import tomlkit
 from packaging.utils import canonicalize_name
 
-from tools import git
 from tools.core import process
 from tools.core.errors import PipelineError, UsageError
 from tools.core.secrets import remember_userinfo
+from tools.repo import git
 
 STAND_IN = "package"
 ACCEPTED = (

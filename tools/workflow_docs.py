@@ -16,7 +16,7 @@ from tools import plan, workflow
 from tools.core import cli, console
 from tools.core.errors import PipelineError
 from tools.core.settings import ROOT, load
-from tools.event import Event
+from tools.repo.event import Event
 from tools.workflow import Job, Workflow
 
 DOCUMENT = Path("docs/workflow.md")

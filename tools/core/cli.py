@@ -27,7 +27,7 @@ def _debug_asked(arguments: argparse.Namespace) -> bool:
 
 def _show_debug() -> None:
     # Only now: what it imports would slow down every start.
-    from tools import debug
+    from tools.repo import debug
 
     debug.show()
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tools.core.errors import UsageError
-from tools.event import (
+from tools.repo.event import (
     NO_COMMIT,
     Checkout,
     Event,

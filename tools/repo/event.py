@@ -1,6 +1,6 @@
 """What triggered us: an Actions event, a description on the command line, a checkout.
 
-Values only: reading git is :mod:`tools.git`'s, choosing is :mod:`tools.context`'s.
+Values only: reading git is :mod:`tools.repo.git`'s, choosing is :mod:`tools.repo.context`'s.
 """
 
 from __future__ import annotations

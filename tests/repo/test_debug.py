@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tools import debug
 from tools.core.settings import ROOT, load, names, variable
+from tools.repo import debug
 
 SECRETS = {
     "GH_TOKEN": "ghp_debugtoken0123456789",

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from tools import git
-from tools.context import load_context
 from tools.core.errors import PipelineError, UsageError
 from tools.core.secrets import MASK, forget, redact
+from tools.repo import git
+from tools.repo.context import load_context
 
 ENV = {
     "GIT_AUTHOR_NAME": "A", "GIT_AUTHOR_EMAIL": "a@b.c", "GIT_COMMITTER_NAME": "A",

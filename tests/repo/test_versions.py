@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from packaging.version import Version
 
 from tools.core.errors import UsageError
-from tools.versions import ACCEPTED, development_version, known_versions, parse_tag
+from tools.repo.versions import ACCEPTED, development_version, known_versions, parse_tag
 
 
 @pytest.mark.parametrize(

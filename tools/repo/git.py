@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tools.core import process
 from tools.core.errors import PipelineError, UsageError
-from tools.event import Checkout
-from tools.versions import development_version, known_versions
+from tools.repo.event import Checkout
+from tools.repo.versions import development_version, known_versions
 
 REMOTE_LIMIT = 60.0  # seconds that a remote may take to answer
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools import git
 from tools.core.settings import ROOT, Settings, load
-from tools.event import Event, from_actions, from_checkout
-from tools.versions import parse_tag
+from tools.repo import git
+from tools.repo.event import Event, from_actions, from_checkout
+from tools.repo.versions import parse_tag
 
 
 @dataclass(frozen=True)
