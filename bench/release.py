@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 
 from tools.core.secrets import Secret
-from tools.github import GitHub
+from tools.github.client import GitHub
 from tools.release_owner import this_run
 from tools.release_plan import Asset, ReleasePlan
 from tools.release_publish import Publisher

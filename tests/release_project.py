@@ -26,7 +26,7 @@ from tests.services.github import GitHubServer
 from tests.services.store import Tables
 from tools import release
 from tools.core import cli
-from tools.github import Clock, GitHub
+from tools.github.client import Clock, GitHub
 from tools.repo.context import load_context
 
 REPOSITORY = "owner/name"

@@ -28,11 +28,12 @@ from tests.services.faults import Fault, limited
 from tests.services.gate import Fault as GateFault
 from tests.services.github import Token
 from tests.services.registry import Registry, digest_of
-from tools import cleanup, pacing
+from tools import cleanup
 from tools.cleanup_cache import load as load_cache
 from tools.cleanup_plan import DAY
 from tools.core.settings import ROOT
 from tools.core.settings import load as load_settings
+from tools.github import pacing
 
 # --- what it does ---
 

@@ -18,8 +18,8 @@ from tools.cleanup_plan import PLAIN, Deletion, Facts, Plan, Version
 from tools.cleanup_run import Carrier
 from tools.core.errors import PipelineError
 from tools.core.progress import human_time, progress, time_left
-from tools.pacing import BUSY_SECONDS, POINTS, WINDOW, Pacer
-from tools.packages import page_number, parse_version
+from tools.github.pacing import BUSY_SECONDS, POINTS, WINDOW, Pacer
+from tools.github.packages import page_number, parse_version
 
 
 class Time:

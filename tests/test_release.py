@@ -38,7 +38,7 @@ from tests.release_project import (
 from tests.services.faults import Fault
 from tests.services.github import GitHubServer, Token
 from tools.core.secrets import Secret
-from tools.github import GitHub
+from tools.github.client import GitHub
 from tools.image_record import ImageRecord, write
 from tools.release_owner import Mark, Owner, read_mark, this_run
 from tools.release_plan import Asset, ReleasePlan

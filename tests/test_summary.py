@@ -17,8 +17,8 @@ from tools import actions_runs, run_record, summary, summary_charts, workflow
 from tools.core import cli
 from tools.core.errors import UsageError
 from tools.core.secrets import Secret
-from tools.github import GitHub
-from tools.github_errors import GitHubError
+from tools.github.client import GitHub
+from tools.github.errors import GitHubError
 from tools.run_record import JobRecord, LegRecord, RunRecord
 
 GRAPH = workflow.load()

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tools.github import GitHub
+from tools.github.client import GitHub
 from tools.run_record import JobRecord, LegRecord, RunRecord
 from tools.workflow import Job, Workflow
 

@@ -36,11 +36,11 @@ from tools.core.progress import human_time, progress
 from tools.core.settings import Settings
 from tools.core.settings import load as load_settings
 from tools.core.settings import parse_duration
-from tools.github import GitHub
-from tools.github_errors import GitHubError
+from tools.github.client import GitHub
+from tools.github.errors import GitHubError
+from tools.github.pacing import CHANGE_POINTS, Pacer
+from tools.github.packages import Packages
 from tools.oci import is_loopback
-from tools.pacing import CHANGE_POINTS, Pacer
-from tools.packages import Packages
 from tools.registry import NotFound, Registry, connect
 
 READERS = 32

@@ -11,8 +11,8 @@ from typing import TypeVar
 from tools.cleanup_cache import Cache
 from tools.cleanup_plan import PLAIN, Facts, Package, Policy, Version, unread
 from tools.core.errors import PipelineError
+from tools.github.packages import Packages
 from tools.oci import DOCKER_MANIFEST, OCI_MANIFEST, InvalidManifest, Manifest
-from tools.packages import Packages
 from tools.registry import NotFound, Registry, RegistryError, Unauthorised
 
 T = TypeVar("T")

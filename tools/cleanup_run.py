@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from tools.cleanup_plan import Deletion, Graph, Package, Plan, Version
 from tools.cleanup_read import side_by_side
 from tools.core.errors import PipelineError
-from tools.github_errors import GitHubError
-from tools.packages import LastVersion, Packages, TooManyDownloads
+from tools.github.errors import GitHubError
+from tools.github.packages import LastVersion, Packages, TooManyDownloads
 from tools.registry import NotFound, Registry, RegistryError
 
 # The plan is looked at again after so many seconds, or after this many times what a look

@@ -21,8 +21,8 @@ from tools.core import cli, console
 from tools.core.console import human_size
 from tools.core.errors import PipelineError, UsageError
 from tools.core.settings import ROOT, Settings, load
-from tools.github import GitHub
-from tools.github_errors import GitHubError
+from tools.github.client import GitHub
+from tools.github.errors import GitHubError
 from tools.repo.context import current_event
 from tools.run_record import RunRecord, critical_path
 from tools.summary_charts import Point, clock, timeline, trend

@@ -23,7 +23,7 @@ from tools.cleanup_plan import DAY, Policy
 from tools.core.secrets import Secret
 from tools.core.settings import ROOT
 from tools.core.settings import load as load_settings
-from tools.github import Clock, GitHub
+from tools.github.client import Clock, GitHub
 from tools.registry import Registry as Client
 
 TOKEN = "ghp_0123456789simulated"

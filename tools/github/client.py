@@ -4,8 +4,8 @@ Requests go through PyGithub's requester (authentication, masked logging, stream
 uploads); what to do about a failure is decided here, because it depends on whether a
 request may safely be sent twice. A client may be used by several threads.
 
-The rules are in :mod:`tools.github_rules`, what refusals mean in
-:mod:`tools.github_errors`.
+The rules are in :mod:`tools.github.rules`, what refusals mean in
+:mod:`tools.github.errors`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from tools.core.console import say
 from tools.core.errors import PipelineError
 from tools.core.secrets import Secret, redact
 from tools.core.settings import Settings
-from tools.github_errors import GitHubError, is_limit, message_of, refusal
-from tools.github_rules import (
+from tools.github.errors import GitHubError, is_limit, message_of, refusal
+from tools.github.rules import (
     Clock,
     Patience,
     Response,

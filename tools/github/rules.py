@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tools.github_errors import is_limit
+from tools.github.errors import is_limit
 
 FIRST_BACKOFF = 1.0
 LONGEST_BACKOFF = 60.0
