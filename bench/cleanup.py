@@ -164,7 +164,7 @@ def one_run(dry_run: bool) -> None:
     from tools.core import console
     from tools.core.settings import load
     from tools.github.client import GitHub
-    from tools.registry import connect
+    from tools.registry.client import connect
 
     settings = load()
     began = time.monotonic()
@@ -189,7 +189,7 @@ def one_run(dry_run: bool) -> None:
 
 def sample(port: int) -> float:
     """Seconds of one request, one after another, over a kept connection."""
-    from tools.registry import Registry
+    from tools.registry.client import Registry
 
     registry = Registry(f"127.0.0.1:{port}")
     tags = registry.tags(NAME)[:SAMPLE]

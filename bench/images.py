@@ -18,7 +18,7 @@ from bench.compare import compare, show
 from tools import buildx, images
 from tools.core.settings import ROOT
 from tools.images import Wish
-from tools.oci import is_loopback
+from tools.registry.manifest import is_loopback
 from tools.repo.context import load_context
 
 PROMISE = 1.0  # seconds

@@ -40,8 +40,8 @@ from tools.github.client import GitHub
 from tools.github.errors import GitHubError
 from tools.github.pacing import CHANGE_POINTS, Pacer
 from tools.github.packages import Packages
-from tools.oci import is_loopback
-from tools.registry import NotFound, Registry, connect
+from tools.registry.client import NotFound, Registry, connect
+from tools.registry.manifest import is_loopback
 
 READERS = 32
 DELETERS = 16

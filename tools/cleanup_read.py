@@ -12,8 +12,8 @@ from tools.cleanup_cache import Cache
 from tools.cleanup_plan import PLAIN, Facts, Package, Policy, Version, unread
 from tools.core.errors import PipelineError
 from tools.github.packages import Packages
-from tools.oci import DOCKER_MANIFEST, OCI_MANIFEST, InvalidManifest, Manifest
-from tools.registry import NotFound, Registry, RegistryError, Unauthorised
+from tools.registry.client import NotFound, Registry, RegistryError, Unauthorised
+from tools.registry.manifest import DOCKER_MANIFEST, OCI_MANIFEST, InvalidManifest, Manifest
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -17,7 +17,7 @@ from tools.cleanup_read import side_by_side
 from tools.core.errors import PipelineError
 from tools.github.errors import GitHubError
 from tools.github.packages import LastVersion, Packages, TooManyDownloads
-from tools.registry import NotFound, Registry, RegistryError
+from tools.registry.client import NotFound, Registry, RegistryError
 
 # The plan is looked at again after so many seconds, or after this many times what a look
 # takes, whichever is more: of a large package the listing itself uses up limits.

@@ -6,7 +6,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from tools import build_context, buildx, engine, registry
+from tools import build_context, buildx, engine
 from tools.buildx import LOAD, BuildPlan
 from tools.core import console, process
 from tools.core.errors import PipelineError, UsageError
@@ -22,6 +22,7 @@ from tools.doctor_base import (
 )
 from tools.doctor_machine import space
 from tools.engine import Builder, Engine, EngineError
+from tools.registry import client as registry
 
 IMAGES = frozenset({"docker_dev", "docker_test", "prod_image", "pipeline"})
 BUILDS = frozenset({"docker_dev", "prod_image", "pipeline"})

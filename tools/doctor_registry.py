@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tools import login, oci, registry
+from tools import login
 from tools.doctor_base import (
     Check,
     Result,
@@ -13,7 +13,9 @@ from tools.doctor_base import (
     problem,
     warning,
 )
-from tools.registry import Answer, Forbidden, Registry, Unauthorised
+from tools.registry import client as registry
+from tools.registry import manifest as oci
+from tools.registry.client import Answer, Forbidden, Registry, Unauthorised
 
 PUSHES = frozenset({"docker_dev", "prod_image", "pipeline", "cleanup"})
 

@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tools import engine, image_probe, image_record, registry
+from tools import engine, image_probe, image_record
 from tools.core import cli, console
 from tools.core.errors import PipelineError, UsageError
 from tools.core.janitor import Janitor
 from tools.image_record import ImageRecord
+from tools.registry import client as registry
 from tools.repo.context import Context, load_context
 
 if TYPE_CHECKING:

@@ -21,12 +21,14 @@ from pathlib import Path
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import Version
 
-from tools import build_context, buildx, engine, image_record, login, oci, registry, tags
+from tools import build_context, buildx, engine, image_record, login, tags
 from tools.buildx import LOAD, OCI, PUSH, BuildPlan
 from tools.core import cli, console, process
 from tools.core.errors import PipelineError, UsageError
 from tools.core.settings import Settings
 from tools.image_record import ImageRecord
+from tools.registry import client as registry
+from tools.registry import manifest as oci
 from tools.repo.context import Context, load_context
 from tools.repo.event import Event
 

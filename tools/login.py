@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools import registry
 from tools.core import process
 from tools.core.errors import PipelineError
 from tools.core.janitor import Janitor
 from tools.core.secrets import Secret
 from tools.core.settings import Settings
+from tools.registry import client as registry
 
 PREFIX = "mlc-docker-config-"
 HUB_HOST = "docker.io"

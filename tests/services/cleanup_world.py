@@ -24,7 +24,7 @@ from tools.core.secrets import Secret
 from tools.core.settings import ROOT
 from tools.core.settings import load as load_settings
 from tools.github.client import Clock, GitHub
-from tools.registry import Registry as Client
+from tools.registry.client import Registry as Client
 
 TOKEN = "ghp_0123456789simulated"
 DELETES = "packages/delete-package-version-for-user"

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
 
 from tools.core.secrets import Secret, remember
-from tools.oci import is_loopback
+from tools.registry.manifest import is_loopback
 
 # What the specification supposes where a token server gives no expiry, in seconds.
 DEFAULT_LIFETIME = 60

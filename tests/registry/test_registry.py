@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from tests.services.gate import Fault, Gate, Seen, TokenServer, gate_before
 from tests.services.registry import Registry as RealRegistry
 from tests.services.registry import Repository
-from tools import oci, registry_auth
 from tools.core.secrets import Secret
 from tools.core.settings import load
-from tools.oci import InvalidManifest, parse_manifest
-from tools.registry import (
+from tools.registry import login as registry_auth
+from tools.registry import manifest as oci
+from tools.registry.client import (
     Forbidden,
     NotFound,
     Registry,
@@ -26,7 +26,8 @@ from tools.registry import (
     Unreachable,
     connect,
 )
-from tools.registry_auth import Challenge, Tokens, choose_challenge, granted_actions
+from tools.registry.login import Challenge, Tokens, choose_challenge, granted_actions
+from tools.registry.manifest import InvalidManifest, parse_manifest
 
 
 def client(host: str, user: str = "", password: str = "", **options: object) -> Registry:

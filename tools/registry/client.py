@@ -24,7 +24,16 @@ import urllib3
 from tools.core.errors import PipelineError
 from tools.core.secrets import Secret, redact
 from tools.core.settings import Settings
-from tools.oci import (
+from tools.registry.login import (
+    Challenge,
+    Tokens,
+    basic,
+    choose_challenge,
+    granted_actions,
+    may_send_login,
+    token_address,
+)
+from tools.registry.manifest import (
     MANIFEST_TYPES,
     OCI_INDEX,
     Descriptor,
@@ -34,15 +43,6 @@ from tools.oci import (
     is_loopback,
     parse_descriptor,
     parse_manifest,
-)
-from tools.registry_auth import (
-    Challenge,
-    Tokens,
-    basic,
-    choose_challenge,
-    granted_actions,
-    may_send_login,
-    token_address,
 )
 
 ACCEPT = ", ".join(MANIFEST_TYPES)
