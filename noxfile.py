@@ -121,7 +121,7 @@ def docker_dev(session: nox.Session) -> None:
 @nox.parametrize("test_type", [nox.param(name, id=name) for name in IMAGE_TESTS])
 def docker_test(session: nox.Session, test_type: str) -> None:
     """Test the image that was built: basic, import, help (-- --image production)."""
-    tool(session, "images", "image_tests", test_type)
+    tool(session, "images", "images.test", test_type)
 
 
 @nox.session(

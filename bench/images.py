@@ -15,9 +15,10 @@ import tempfile
 from pathlib import Path
 
 from bench.compare import compare, show
-from tools import buildx, images
 from tools.core.settings import ROOT
-from tools.images import Wish
+from tools.images import __main__ as images
+from tools.images import build as buildx
+from tools.images.__main__ import Wish
 from tools.registry.manifest import is_loopback
 from tools.repo.context import load_context
 

@@ -989,7 +989,7 @@ def assert_same_words(
     assert result.sentence in said and result.remedy in said
 
 
-DOCKER_DEV = ("docker_dev", "tools.images", "development", "--no-push")
+DOCKER_DEV = ("docker_dev", "tools.images.__main__", "development", "--no-push")
 
 
 @pytest.mark.engine
@@ -1028,7 +1028,7 @@ def test_same_words_login(
     """A login that the registry refuses."""
     env |= {"REGISTRY": login_registry.address, "GITHUB_REF": "refs/heads/main"}
     env |= {"GITHUB_EVENT_NAME": "push", "GITHUB_SHA": checkout.git("rev-parse", "HEAD")}
-    command = ("tools.images", "development")
+    command = ("tools.images.__main__", "development")
     assert_same_words(checkout, env, "registry login", "docker_dev", *command)
 
 

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.test_summary import record
-from tools import audit, audit_sbom, coverage_upload, notify, run_record
+from tools import audit, coverage_upload, notify, run_record
 from tools.audit import CLEAN, FINDINGS, NOT_RUN, Check, Outcome
 from tools.core.secrets import Secret
+from tools.images import sbom as audit_sbom
 from tools.repo.event import Event
 
 # -- Slack ------------------------------------------------------------------------------

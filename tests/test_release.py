@@ -39,7 +39,7 @@ from tests.services.faults import Fault
 from tests.services.github import GitHubServer, Token
 from tools.core.secrets import Secret
 from tools.github.client import GitHub
-from tools.image_record import ImageRecord, write
+from tools.images.record import ImageRecord, write
 from tools.release_owner import Mark, Owner, read_mark, this_run
 from tools.release_plan import Asset, ReleasePlan
 from tools.release_publish import Publisher

@@ -99,7 +99,7 @@ def check_dockerfile(root: Path) -> Outcome:
 
 def check_sbom(root: Path) -> Outcome:
     """Write what is in the production image to ``dist/``."""
-    from tools import audit_sbom
+    from tools.images import sbom as audit_sbom
 
     try:
         path, count = audit_sbom.write_sbom(root)

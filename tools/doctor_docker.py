@@ -6,8 +6,6 @@ import re
 import tempfile
 from pathlib import Path
 
-from tools import build_context, buildx, engine
-from tools.buildx import LOAD, BuildPlan
 from tools.core import console, process
 from tools.core.errors import PipelineError, UsageError
 from tools.doctor_base import (
@@ -21,7 +19,11 @@ from tools.doctor_base import (
     warning,
 )
 from tools.doctor_machine import space
-from tools.engine import Builder, Engine, EngineError
+from tools.images import build as buildx
+from tools.images import context as build_context
+from tools.images import engine
+from tools.images.build import LOAD, BuildPlan
+from tools.images.engine import Builder, Engine, EngineError
 from tools.registry import client as registry
 
 IMAGES = frozenset({"docker_dev", "docker_test", "prod_image", "pipeline"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tools import login
 from tools.doctor_base import (
     Check,
     Result,
@@ -13,6 +12,7 @@ from tools.doctor_base import (
     problem,
     warning,
 )
+from tools.images import login
 from tools.registry import client as registry
 from tools.registry import manifest as oci
 from tools.registry.client import Answer, Forbidden, Registry, Unauthorised

@@ -22,11 +22,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tools import engine, plan, run_record, workflow
+from tools import plan, run_record, workflow
 from tools.core import cli, console
 from tools.core.errors import PipelineError, UsageError
 from tools.core.settings import ROOT, Settings, load
 from tools.decisions import CANCELLED, FAILURE, SUCCESS
+from tools.images import engine
 from tools.pipeline_jobs import Policy
 from tools.pipeline_run import NOT_RUN, RUNNING, WAITING, Runner, State
 from tools.registry import manifest as oci

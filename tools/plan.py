@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools import decisions, tags, workflow
+from tools import decisions, workflow
 from tools.core import cli, console
 from tools.core.errors import UsageError
 from tools.core.settings import ROOT, Settings, load
 from tools.decisions import Decision
+from tools.images import names as tags
 from tools.repo import git
 from tools.repo.event import (
     NO_COMMIT,

@@ -22,7 +22,7 @@ from tools.core import cli, console
 from tools.core.errors import PipelineError, UsageError
 from tools.github.client import GitHub, Response
 from tools.github.errors import GitHubError
-from tools.image_record import ImageRecord
+from tools.images.record import ImageRecord
 from tools.release_checks import (
     Problems,
     check_files,

@@ -12,7 +12,7 @@ from pathlib import Path
 from packaging.version import Version
 
 from tools.core.errors import PipelineError, UsageError
-from tools.image_record import IMAGES, ImageRecord, folder, read
+from tools.images.record import IMAGES, ImageRecord, folder, read
 from tools.repo import git
 from tools.repo.versions import TagVersion, parse_tag
 from tools.wheels_archive import Wheel, read_wheel, sha256_of

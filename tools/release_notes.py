@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from packaging.utils import parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
-from tools.image_record import ImageRecord
+from tools.images.record import ImageRecord
 from tools.release_plan import Asset
 
 # GitHub refuses a longer body ("body is too long (maximum is 125000 characters)").

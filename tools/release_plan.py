@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.image_record import ImageRecord
+from tools.images.record import ImageRecord
 from tools.repo.versions import TagVersion, known_versions
 
 CHECKSUMS = "SHA256SUMS"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from tools.image_record import ImageRecord
+from tools.images.record import ImageRecord
 from tools.release_checks import same_file
 from tools.release_plan import CHECKSUMS, IMAGE_DIGESTS, Asset, checksums, image_digests
 from tools.release_sbom import make_sbom

@@ -21,12 +21,16 @@ from pathlib import Path
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import Version
 
-from tools import build_context, buildx, engine, image_record, login, tags
-from tools.buildx import LOAD, OCI, PUSH, BuildPlan
 from tools.core import cli, console, process
 from tools.core.errors import PipelineError, UsageError
 from tools.core.settings import Settings
-from tools.image_record import ImageRecord
+from tools.images import build as buildx
+from tools.images import context as build_context
+from tools.images import engine, login
+from tools.images import names as tags
+from tools.images import record as image_record
+from tools.images.build import LOAD, OCI, PUSH, BuildPlan
+from tools.images.record import ImageRecord
 from tools.registry import client as registry
 from tools.registry import manifest as oci
 from tools.repo.context import Context, load_context
@@ -378,7 +382,7 @@ def work(given: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """``python -m tools.images development|production``."""
+    """``python -m tools.images.__main__ development|production``."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     image = arguments[0] if arguments and arguments[0] in image_record.IMAGES else ""
     session = "prod_image" if image == "production" else "docker_dev"

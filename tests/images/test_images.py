@@ -9,14 +9,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from tools import build_context, buildx, image_record, images
-from tools.buildx import LOAD, OCI, PUSH, BuildPlan
 from tools.core.errors import PipelineError, UsageError
 from tools.core.process import Done
 from tools.core.settings import ROOT, Settings, load
-from tools.engine import Builder, Engine, EngineError, explain
-from tools.image_record import ImageRecord
-from tools.images import Wish
+from tools.images import __main__ as images
+from tools.images import build as buildx
+from tools.images import context as build_context
+from tools.images import record as image_record
+from tools.images.__main__ import Wish
+from tools.images.build import LOAD, OCI, PUSH, BuildPlan
+from tools.images.engine import Builder, Engine, EngineError, explain
+from tools.images.record import ImageRecord
 from tools.repo.context import Context
 from tools.repo.event import Event
 
@@ -272,7 +275,7 @@ def test_engine_out_of_reach(output: str, cause: str) -> None:
 
 def test_no_docker_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without docker on the PATH the error names docker, not an engine."""
-    from tools.engine import find_engine
+    from tools.images.engine import find_engine
 
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EngineError) as caught:
@@ -329,7 +332,7 @@ def test_plan_is_the_same_for_the_same_commit(tmp_path: Path) -> None:
 )
 def test_base_image(tmp_path: Path, settings: dict[str, str], base: str) -> None:
     """The pinned base is used for its own Python; another version takes its own image."""
-    text = (Path(__file__).parent.parent / "Dockerfile").read_text()
+    text = (Path(__file__).parents[2] / "Dockerfile").read_text()
     (tmp_path / "Dockerfile").write_text(text)
     assert images.base_image(Settings(**settings), tmp_path) == base  # type: ignore[arg-type]
 
@@ -342,7 +345,7 @@ def test_missing_certificate_bundle(tmp_path: Path) -> None:
 
 def test_context_is_small() -> None:
     """Only what the Dockerfile copies is sent: this checkout's context is under 1 MB."""
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     measured = build_context.measure(root)
     assert 0 < measured.size < 1_000_000
     allowed = ("docker/", "package/", "Dockerfile", ".dockerignore")

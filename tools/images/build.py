@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tools import login
 from tools.core import process
 from tools.core.console import say, warn
 from tools.core.errors import PipelineError, UsageError
 from tools.core.process import Done
-from tools.engine import Builder, Engine
+from tools.images import login
+from tools.images.engine import Builder, Engine
 
 PUSH, LOAD, OCI = "push", "load", "oci"
 

@@ -19,11 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tools import engine, image_probe, image_record
 from tools.core import cli, console
 from tools.core.errors import PipelineError, UsageError
 from tools.core.janitor import Janitor
-from tools.image_record import ImageRecord
+from tools.images import engine
+from tools.images import probe as image_probe
+from tools.images import record as image_record
+from tools.images.record import ImageRecord
 from tools.registry import client as registry
 from tools.repo.context import Context, load_context
 
@@ -277,7 +279,7 @@ def check_basic(runner: Runner, image: str, context: Context) -> list[Check]:
 
 
 def probe(runner: Runner, name: str, *arguments: str) -> dict[str, Any]:
-    """Run a probe of :mod:`tools.image_probe` in the image; what it found.
+    """Run a probe of :mod:`tools.images.probe` in the image; what it found.
 
     Raises:
         PipelineError: It did not run to its end.
@@ -379,7 +381,7 @@ def work(given: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """``python -m tools.image_tests TYPE``."""
+    """``python -m tools.images.test TYPE``."""
     made = cli.parser("docker_test", "Test the image that was built.")
     made.add_argument("type", choices=TYPES, help=argparse.SUPPRESS)
     made.add_argument("--image", choices=image_record.IMAGES, default="development")

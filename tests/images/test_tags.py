@@ -10,9 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tools.core.errors import UsageError
-from tools.repo.event import Event
-from tools.repo.versions import known_versions, parse_tag
-from tools.tags import (
+from tools.images.names import (
     OCI_TAG,
     branch_tag,
     development_tags,
@@ -21,6 +19,8 @@ from tools.tags import (
     production_tags,
     references,
 )
+from tools.repo.event import Event
+from tools.repo.versions import known_versions, parse_tag
 
 SHA = "abcdef1234567890abcdef1234567890abcdef12"
 NOBODY = "no such branch\0"

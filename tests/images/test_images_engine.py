@@ -18,7 +18,7 @@ from tests.services import project as projects
 from tests.services.gate import Fault, Seen, gate_before
 from tests.services.project import Project
 from tests.services.registry import Registry
-from tools import login
+from tools.images import login
 
 pytestmark = pytest.mark.engine
 NAME = "tester/mlc"
@@ -545,7 +545,7 @@ def test_hanging_container_is_stopped(
     import docker as sdk
     from tools.core.errors import PipelineError
     from tools.core.janitor import Janitor
-    from tools.image_tests import Runner
+    from tools.images.test import Runner
 
     client = sdk.from_env()
     try:
@@ -561,7 +561,7 @@ def test_hanging_container_is_stopped(
 
 KILLED = """
 import docker, sys
-from tools.image_tests import Runner
+from tools.images.test import Runner
 from tools.core.janitor import Janitor
 with Janitor() as janitor:
     Runner(docker.from_env(), sys.argv[1], {}, 1000.0, janitor).run("python", "-c", sys.argv[2])

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tools import image_tests
 from tools.core.errors import PipelineError
 from tools.core.janitor import Janitor
+from tools.images import test as image_tests
 from tools.repo.context import Context, load_context
 
 OUTPUT = Path("dist/production.cdx.json")
