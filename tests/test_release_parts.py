@@ -19,7 +19,7 @@ from tools.release_plan import Asset, ReleasePlan, checksums, is_latest
 from tools.release_progress import Body, Meter
 from tools.release_sbom import make_sbom
 from tools.repo.versions import parse_tag
-from tools.wheels_archive import Wheel, read_wheel
+from tools.wheels.archive import Wheel, read_wheel
 
 CHANGELOG = """# Changelog
 

@@ -37,7 +37,7 @@ from tools.release_prepare import prepare, release_folder
 from tools.release_publish import Outcome, Publisher
 from tools.repo.context import Context, load_context
 from tools.repo.versions import TagVersion
-from tools.wheels_archive import Wheel
+from tools.wheels.archive import Wheel
 
 SOON = 7 * 86400.0  # seconds before a token's end from which on we warn
 

@@ -15,7 +15,7 @@ from tools.core.errors import PipelineError, UsageError
 from tools.images.record import IMAGES, ImageRecord, folder, read
 from tools.repo import git
 from tools.repo.versions import TagVersion, parse_tag
-from tools.wheels_archive import Wheel, read_wheel, sha256_of
+from tools.wheels.archive import Wheel, read_wheel, sha256_of
 
 # "Each file included in a release must be under 2 GiB" (GitHub, "About releases").
 LARGEST = 2 * 1024**3 - 1

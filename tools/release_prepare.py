@@ -13,7 +13,7 @@ from tools.images.record import ImageRecord
 from tools.release_checks import same_file
 from tools.release_plan import CHECKSUMS, IMAGE_DIGESTS, Asset, checksums, image_digests
 from tools.release_sbom import make_sbom
-from tools.wheels_archive import Wheel, sha256_of
+from tools.wheels.archive import Wheel, sha256_of
 
 
 def release_folder(root: Path) -> Path:

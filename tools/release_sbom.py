@@ -22,7 +22,7 @@ from packageurl import PackageURL
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from tools.wheels_archive import Wheel
+from tools.wheels.archive import Wheel
 
 
 def metadata_of(wheel: Wheel) -> Message:

@@ -24,14 +24,14 @@ from tools.core import cli, console, machine, process
 from tools.core.errors import PipelineError
 from tools.core.janitor import Janitor
 from tools.repo.context import Context, load_context
-from tools.wheels_archive import (
+from tools.wheels.archive import (
     Wheel,
     canonicalize,
     check_version,
     differences,
     read_wheel,
 )
-from tools.wheels_build import (
+from tools.wheels.build import (
     build_constraints,
     build_environment,
     choose_installer,
@@ -42,8 +42,8 @@ from tools.wheels_build import (
     start_launcher,
     without_secrets,
 )
-from tools.wheels_check import check_file, install, use_test
-from tools.wheels_source import Source, Tree, copy_tree, open_tree, parse_source, put_version
+from tools.wheels.check import check_file, install, use_test
+from tools.wheels.source import Source, Tree, copy_tree, open_tree, parse_source, put_version
 
 INDEX = "wheels.json"
 WORK = ".wheels"

@@ -1,4 +1,4 @@
-"""tools.wheels_source: which files a wheel is built from, and as which version."""
+"""tools.wheels.source: which files a wheel is built from, and as which version."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tools.core import secrets
 from tools.core.errors import PipelineError, UsageError
 from tools.core.secrets import MASK, redact
-from tools.wheels_source import (
+from tools.wheels.source import (
     Source,
     Tree,
     copy_tree,

@@ -1,4 +1,4 @@
-"""tools.wheels_build: the environment of a build, and what its failures mean."""
+"""tools.wheels.build: the environment of a build, and what its failures mean."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tools import wheels_build as build
 from tools.core.errors import PipelineError
 from tools.core.secrets import MASK, redact
-from tools.wheels_source import Project
+from tools.wheels import build
+from tools.wheels.source import Project
 
 PROJECT = Project("mlc_llm", environment={"SETUPTOOLS_SCM_PRETEND_VERSION_FOR_MLC_LLM": "1.0"})
 

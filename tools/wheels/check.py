@@ -11,7 +11,7 @@ from packaging.version import InvalidVersion, Version
 
 from tools.core import console, process
 from tools.core.errors import PipelineError
-from tools.wheels_archive import Wheel, members
+from tools.wheels.archive import Wheel, members
 
 MODULE = "mlc_llm"
 

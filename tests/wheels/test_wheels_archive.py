@@ -1,4 +1,4 @@
-"""tools.wheels_archive: what a wheel is, and the one form of its bytes."""
+"""tools.wheels.archive: what a wheel is, and the one form of its bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tools.core.errors import PipelineError
-from tools.wheels_archive import (
+from tools.wheels.archive import (
     canonicalize,
     check_version,
     differences,

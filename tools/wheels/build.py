@@ -17,8 +17,8 @@ from packaging.utils import canonicalize_name
 from tools.core import console, process, settings
 from tools.core.errors import PipelineError
 from tools.core.secrets import remember
-from tools.wheels_archive import Wheel, read_wheel
-from tools.wheels_source import Project
+from tools.wheels.archive import Wheel, read_wheel
+from tools.wheels.source import Project
 
 LAUNCHERS = ("sccache", "ccache")
 CACHE_TOKEN = "ACTIONS_RUNTIME_TOKEN"

@@ -1,4 +1,4 @@
-"""tools.wheels: real builds, of the stand-in and of a compiled project, start to end."""
+"""tools.wheels.__main__: real builds, of the stand-in and of a compiled project, start to end."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from filelock import FileLock
 
 from tests.test_wheels_archive import make_wheel
 from tests.test_wheels_source import git
-from tools import wheels
 from tools.core.errors import PipelineError, UsageError
 from tools.core.settings import ROOT, load
-from tools.wheels_archive import members, read_wheel, sha256_of
-from tools.wheels_build import choose_installer, repair
-from tools.wheels_source import Source, Tree
+from tools.wheels import __main__ as wheels
+from tools.wheels.archive import members, read_wheel, sha256_of
+from tools.wheels.build import choose_installer, repair
+from tools.wheels.source import Source, Tree
 
 pytestmark = pytest.mark.xdist_group("wheels")  # the compiled project is built once
 
@@ -68,7 +68,7 @@ def environment(**changes: str) -> dict[str, str]:
 
 def command(*arguments: str) -> list[str]:
     """The command line of the session."""
-    return [sys.executable, "-m", "tools.wheels", *arguments]
+    return [sys.executable, "-m", "tools.wheels.__main__", *arguments]
 
 
 def run(folder: Path, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
