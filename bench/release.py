@@ -26,9 +26,9 @@ from pathlib import Path
 
 from tools.core.secrets import Secret
 from tools.github.client import GitHub
-from tools.release_owner import this_run
-from tools.release_plan import Asset, ReleasePlan
-from tools.release_publish import Publisher
+from tools.release.owner import this_run
+from tools.release.plan import Asset, ReleasePlan
+from tools.release.publish import Publisher
 
 REPOSITORY, TOKEN, LATENCY = "owner/name", "simulated-token", 0.05
 MEGABYTE = 1_000_000

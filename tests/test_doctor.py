@@ -1035,10 +1035,12 @@ def test_same_words_login(
 def test_same_words_release(checkout: Project, env: dict[str, str]) -> None:
     """A tag that is no version, and a release without wheels."""
     tagged_env = tagged(checkout, env)
-    command = ("release", "tools.release", "v1.2.3")
+    command = ("release", "tools.release.__main__", "v1.2.3")
     assert_same_words(checkout, tagged_env, "wheels", *command)
     bad_env = tagged_env | {"GITHUB_REF": "refs/tags/nightly"}
-    assert_same_words(checkout, bad_env, "release tag", "release", "tools.release", "nightly")
+    assert_same_words(
+        checkout, bad_env, "release tag", "release", "tools.release.__main__", "nightly"
+    )
 
 
 # --- the document ----------------------------------------------------------------

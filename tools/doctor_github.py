@@ -228,7 +228,7 @@ def _tag(subject: Subject) -> TagVersion | None:
 
 def check_release_tag(subject: Subject) -> Result:
     """The tag is a version, is there, and is what is checked out."""
-    from tools.release_checks import Problems, check_tag
+    from tools.release.checks import Problems, check_tag
 
     version = _tag(subject)
     if version is None:
@@ -270,7 +270,7 @@ def check_release(subject: Subject) -> Result:
 
 def check_wheels(subject: Subject) -> Result:
     """Wheels in dist/ are sound, of the tag's version, and complete."""
-    from tools.release_checks import Problems, check_wheels, wheel_files
+    from tools.release.checks import Problems, check_wheels, wheel_files
 
     version, dist = _tag(subject), subject.root / "dist"
     if version is None:

@@ -10,7 +10,7 @@ from packaging.utils import parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
 from tools.images.record import ImageRecord
-from tools.release_plan import Asset
+from tools.release.plan import Asset
 
 # GitHub refuses a longer body ("body is too long (maximum is 125000 characters)").
 LONGEST = 125_000

@@ -23,18 +23,18 @@ from tools.core.errors import PipelineError, UsageError
 from tools.github.client import GitHub, Response
 from tools.github.errors import GitHubError
 from tools.images.record import ImageRecord
-from tools.release_checks import (
+from tools.release.checks import (
     Problems,
     check_files,
     check_images,
     check_tag,
     check_wheels,
 )
-from tools.release_notes import changelog_section, compose, installation
-from tools.release_owner import this_run
-from tools.release_plan import ReleasePlan
-from tools.release_prepare import prepare, release_folder
-from tools.release_publish import Outcome, Publisher
+from tools.release.notes import changelog_section, compose, installation
+from tools.release.owner import this_run
+from tools.release.plan import ReleasePlan
+from tools.release.prepare import prepare, release_folder
+from tools.release.publish import Outcome, Publisher
 from tools.repo.context import Context, load_context
 from tools.repo.versions import TagVersion
 from tools.wheels.archive import Wheel
@@ -205,7 +205,7 @@ def report(plan: ReleasePlan, outcome: Outcome) -> None:
 def publish(
     context: Context, plan: ReleasePlan, client: GitHub, env: Mapping[str, str], replace: bool
 ) -> Outcome:
-    """Bring the release about; see :class:`tools.release_publish.Publisher`."""
+    """Bring the release about; see :class:`tools.release.publish.Publisher`."""
     kept = context.root / "dist" / "removed-drafts"
     with this_run(context.root, env) as owner:
         return Publisher(client, plan, owner, kept).run(replace)

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.release_project import LINUX, write_wheel
-from tools import release_progress
 from tools.core.errors import PipelineError, UsageError
-from tools.release_checks import Problems, check_files, platform_pattern, serves
-from tools.release_notes import LONGEST, changelog_section, compose, download_url
-from tools.release_plan import Asset, ReleasePlan, checksums, is_latest
-from tools.release_progress import Body, Meter
-from tools.release_sbom import make_sbom
+from tools.release import progress as release_progress
+from tools.release.checks import Problems, check_files, platform_pattern, serves
+from tools.release.notes import LONGEST, changelog_section, compose, download_url
+from tools.release.plan import Asset, ReleasePlan, checksums, is_latest
+from tools.release.progress import Body, Meter
+from tools.release.sbom import make_sbom
 from tools.repo.versions import parse_tag
 from tools.wheels.archive import Wheel, read_wheel
 

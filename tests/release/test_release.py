@@ -40,9 +40,9 @@ from tests.services.github import GitHubServer, Token
 from tools.core.secrets import Secret
 from tools.github.client import GitHub
 from tools.images.record import ImageRecord, write
-from tools.release_owner import Mark, Owner, read_mark, this_run
-from tools.release_plan import Asset, ReleasePlan
-from tools.release_publish import Publisher
+from tools.release.owner import Mark, Owner, read_mark, this_run
+from tools.release.plan import Asset, ReleasePlan
+from tools.release.publish import Publisher
 
 PURE = "py3-none-any"
 RELEASES = f"/repos/{REPOSITORY}/releases"

@@ -10,9 +10,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from tools.images.record import ImageRecord
-from tools.release_checks import same_file
-from tools.release_plan import CHECKSUMS, IMAGE_DIGESTS, Asset, checksums, image_digests
-from tools.release_sbom import make_sbom
+from tools.release.checks import same_file
+from tools.release.plan import CHECKSUMS, IMAGE_DIGESTS, Asset, checksums, image_digests
+from tools.release.sbom import make_sbom
 from tools.wheels.archive import Wheel, sha256_of
 
 

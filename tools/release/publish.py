@@ -2,7 +2,7 @@
 
 What makes it safe to kill, to repeat and to run twice at once:
 
-- A run changes assets of its own draft alone (:mod:`tools.release_owner`), so nobody
+- A run changes assets of its own draft alone (:mod:`tools.release.owner`), so nobody
   takes an asset away from a draft that another run is about to publish.
 - It publishes only after a fresh listing has shown every asset complete, with the right
   size and digest. An asset that we have tried to delete never counts as complete.
@@ -30,9 +30,9 @@ from tools.core.console import say, warn
 from tools.core.errors import PipelineError
 from tools.github.client import GitHub
 from tools.github.errors import GitHubError
-from tools.release_owner import Owner, read_mark
-from tools.release_plan import Asset, ReleasePlan, is_latest
-from tools.release_progress import Body, Meter, progress
+from tools.release.owner import Owner, read_mark
+from tools.release.plan import Asset, ReleasePlan, is_latest
+from tools.release.progress import Body, Meter, progress
 from tools.repo.versions import parse_tag
 
 UPLOADS = 16  # at once; GitHub allows 100 requests at once
