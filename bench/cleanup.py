@@ -159,8 +159,8 @@ async def serve(count: int) -> None:
 
 def one_run(dry_run: bool) -> None:
     """A cleanup in this process, as the environment says; prints what it cost."""
-    from tools import cleanup
-    from tools.cleanup_plan import Policy
+    from tools.cleanup import __main__ as cleanup
+    from tools.cleanup.plan import Policy
     from tools.core import console
     from tools.core.settings import load
     from tools.github.client import GitHub

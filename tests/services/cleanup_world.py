@@ -18,8 +18,8 @@ from tests.services.gate import Gate, gate_before
 from tests.services.github import GitHubServer
 from tests.services.packages import PackagesService
 from tests.services.registry import Registry, Repository, pull_all
-from tools import cleanup
-from tools.cleanup_plan import DAY, Policy
+from tools.cleanup import __main__ as cleanup
+from tools.cleanup.plan import DAY, Policy
 from tools.core.secrets import Secret
 from tools.core.settings import ROOT
 from tools.core.settings import load as load_settings

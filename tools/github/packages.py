@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
-from tools.cleanup_plan import Version
+from tools.cleanup.plan import Version
 from tools.github.client import PER_PAGE, GitHub, Response
 from tools.github.errors import GitHubError
 from tools.github.pacing import CHANGE_POINTS, READ_POINTS, Pacer

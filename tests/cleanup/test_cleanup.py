@@ -28,9 +28,9 @@ from tests.services.faults import Fault, limited
 from tests.services.gate import Fault as GateFault
 from tests.services.github import Token
 from tests.services.registry import Registry, digest_of
-from tools import cleanup
-from tools.cleanup_cache import load as load_cache
-from tools.cleanup_plan import DAY
+from tools.cleanup import __main__ as cleanup
+from tools.cleanup.cache import load as load_cache
+from tools.cleanup.plan import DAY
 from tools.core.settings import ROOT
 from tools.core.settings import load as load_settings
 from tools.github import pacing
@@ -471,7 +471,7 @@ def test_interrupted_politely(world: World):
     env = {**os.environ, **world.env(GITHUB_POINTS_PER_MINUTE="25")}
     child.append(
         subprocess.Popen(
-            [sys.executable, "-m", "tools.cleanup", "--keep", "0"],
+            [sys.executable, "-m", "tools.cleanup.__main__", "--keep", "0"],
             env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )
     )  # fmt: skip

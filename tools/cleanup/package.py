@@ -8,8 +8,8 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from tools.cleanup_cache import Cache
-from tools.cleanup_plan import PLAIN, Facts, Package, Policy, Version, unread
+from tools.cleanup.cache import Cache
+from tools.cleanup.plan import PLAIN, Facts, Package, Policy, Version, unread
 from tools.core.errors import PipelineError
 from tools.github.packages import Packages
 from tools.registry.client import NotFound, Registry, RegistryError, Unauthorised

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tools.cleanup_plan import PLAIN, Facts
+from tools.cleanup.plan import PLAIN, Facts
 from tools.core.console import warn
 
 FORMAT = 1

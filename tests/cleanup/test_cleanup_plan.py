@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tools.cleanup_plan import (
+from tools.cleanup.plan import (
     DAY,
     PLAIN,
     Facts,

@@ -16,8 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tools.cleanup_cache import Cache, load
-from tools.cleanup_plan import (
+from tools.cleanup.cache import Cache, load
+from tools.cleanup.package import Reader
+from tools.cleanup.plan import (
     DAY,
     Package,
     Policy,
@@ -25,9 +26,8 @@ from tools.cleanup_plan import (
     short,
     still_doomed,
 )
-from tools.cleanup_read import Reader
-from tools.cleanup_report import Report, show_plan, tell
-from tools.cleanup_run import Carrier, Check, restore, walk_tags
+from tools.cleanup.report import Report, show_plan, tell
+from tools.cleanup.run import Carrier, Check, restore, walk_tags
 from tools.core import console
 from tools.core.cli import main as run_main
 from tools.core.cli import parser

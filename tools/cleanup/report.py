@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from tools.cleanup_plan import Package, Plan, short, subject_of_tag
-from tools.cleanup_run import Check, Outcome
+from tools.cleanup.plan import Package, Plan, short, subject_of_tag
+from tools.cleanup.run import Check, Outcome
 from tools.core import console
 
 # Rows of a printed plan; --json has them all.

@@ -29,8 +29,8 @@ from tests.services.faults import Fault
 from tests.services.gate import Fault as GateFault
 from tests.services.gate import Seen
 from tests.services.registry import Repository, pull_all
-from tools import cleanup
-from tools.cleanup_plan import DAY, Policy, make_plan
+from tools.cleanup import __main__ as cleanup
+from tools.cleanup.plan import DAY, Policy, make_plan
 from tools.core.secrets import Secret
 from tools.core.settings import ROOT
 from tools.core.settings import load as load_settings
@@ -146,7 +146,7 @@ def test_killed_at_each_deletion(world: World, how: str):
         env = {**os.environ, **copy.env(MANIFEST_CACHE="none")}
         child.append(
             subprocess.Popen(
-                [sys.executable, "-m", "tools.cleanup", "--keep", "0"],
+                [sys.executable, "-m", "tools.cleanup.__main__", "--keep", "0"],
                 env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )
         )  # fmt: skip

@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
-from tools.cleanup_plan import Deletion, Graph, Package, Plan, Version
-from tools.cleanup_read import side_by_side
+from tools.cleanup.package import side_by_side
+from tools.cleanup.plan import Deletion, Graph, Package, Plan, Version
 from tools.core.errors import PipelineError
 from tools.github.errors import GitHubError
 from tools.github.packages import LastVersion, Packages, TooManyDownloads

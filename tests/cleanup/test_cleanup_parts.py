@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from tests.services.packages import PackagesService
 from tests.services.registry import Repository
-from tools.cleanup_cache import Cache, load
-from tools.cleanup_plan import PLAIN, Deletion, Facts, Plan, Version
-from tools.cleanup_run import Carrier
+from tools.cleanup.cache import Cache, load
+from tools.cleanup.plan import PLAIN, Deletion, Facts, Plan, Version
+from tools.cleanup.run import Carrier
 from tools.core.errors import PipelineError
 from tools.core.progress import human_time, progress, time_left
 from tools.github.pacing import BUSY_SECONDS, POINTS, WINDOW, Pacer
