@@ -135,7 +135,7 @@ def prod_image(session: nox.Session) -> None:
 @nox.session(python=PYTHON, default=False)
 def plan(session: nox.Session) -> None:
     """What an event would run, and why: --event, --ref, --pr, --failed, --json, --mermaid."""
-    tool(session, "workflow", "plan")
+    tool(session, "workflow", "workflow.plan")
 
 
 @nox.session(python=PYTHON, default=False)
@@ -143,7 +143,7 @@ def pipeline(session: nox.Session) -> None:
     """Run the jobs that plan says run, as CI would; nothing is published, but --publish."""
     # The jobs are started with the nox that runs here, not with one of the session's.
     session.env["PIPELINE_PYTHON"] = sys.executable
-    tool(session, "workflow", "pipeline")
+    tool(session, "workflow", "workflow.local")
 
 
 @nox.session(python=PYTHON, default=False, requires=after("wheels", "docker_dev"))
@@ -187,7 +187,7 @@ def audit(session: nox.Session) -> None:
 @nox.session(python=PYTHON, default=False)
 def docs(session: nox.Session) -> None:
     """Write the generated parts of docs/workflow.md anew (-- --check only compares)."""
-    tool(session, "workflow", "workflow_docs")
+    tool(session, "workflow", "workflow.docs")
 
 
 @nox.session(python=PYTHON, default=False)

@@ -11,10 +11,12 @@ import textwrap
 
 import pytest
 
-from tools import decisions, workflow, workflow_docs
 from tools.core.errors import PipelineError
 from tools.core.settings import ROOT
 from tools.repo.event import Event
+from tools.workflow import decisions
+from tools.workflow import docs as workflow_docs
+from tools.workflow import model as workflow
 
 GUIDE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 CI = (ROOT / workflow.WORKFLOW).read_text(encoding="utf-8")

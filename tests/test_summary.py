@@ -13,13 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools import actions_runs, run_record, summary, summary_charts, workflow
+from tools import actions_runs, run_record, summary, summary_charts
 from tools.core import cli
 from tools.core.errors import UsageError
 from tools.core.secrets import Secret
 from tools.github.client import GitHub
 from tools.github.errors import GitHubError
 from tools.run_record import JobRecord, LegRecord, RunRecord
+from tools.workflow import model as workflow
 
 GRAPH = workflow.load()
 

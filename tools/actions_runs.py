@@ -12,7 +12,7 @@ from typing import Any
 
 from tools.github.client import GitHub
 from tools.run_record import JobRecord, LegRecord, RunRecord
-from tools.workflow import Job, Workflow
+from tools.workflow.model import Job, Workflow
 
 # Results that a run can have; others (neutral, stale ...) are shown as they are.
 _RESULTS = {"timed_out": "failure", "startup_failure": "failure", None: "running"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tools import workflow
 from tools.doctor_base import Check, Result, Subject, not_applicable, ok, problem
+from tools.workflow import model as workflow
 
 WORKFLOWS = frozenset({"plan", "pipeline"})
 # "Using third-party actions": a full commit hash is the only immutable reference.

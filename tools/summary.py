@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tools import actions_runs, run_record, workflow
+from tools import actions_runs, run_record
 from tools.core import cli, console
 from tools.core.console import human_size
 from tools.core.errors import PipelineError, UsageError
@@ -26,6 +26,7 @@ from tools.github.errors import GitHubError
 from tools.repo.context import current_event
 from tools.run_record import RunRecord, critical_path
 from tools.summary_charts import Point, clock, timeline, trend
+from tools.workflow import model as workflow
 
 OUTPUT = Path("dist/summary.html")
 LIMIT = 20

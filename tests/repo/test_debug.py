@@ -45,7 +45,7 @@ def test_a_real_session(switch: str) -> None:
         **event,
         "RUNNER_DEBUG": "1" if switch != "--debug" else "0",
     }
-    command = [sys.executable, "-m", "tools.plan", "--json"]
+    command = [sys.executable, "-m", "tools.workflow.plan", "--json"]
     command += ["--debug"] if switch == "--debug" else []
     done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -12,12 +12,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from tools import decisions, workflow
 from tools.core import console
 from tools.core.errors import PipelineError
 from tools.core.settings import ROOT, Settings, is_secret, load, names, variable
 from tools.repo import context
 from tools.repo.event import Event
+from tools.workflow import decisions
+from tools.workflow import model as workflow
 
 
 def setting_rows(settings: Settings) -> list[tuple[str, str, str]]:

@@ -22,20 +22,22 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tools import plan, run_record, workflow
+from tools import run_record
 from tools.core import cli, console
 from tools.core.errors import PipelineError, UsageError
 from tools.core.settings import ROOT, Settings, load
-from tools.decisions import CANCELLED, FAILURE, SUCCESS
 from tools.images import engine
-from tools.pipeline_jobs import Policy
-from tools.pipeline_run import NOT_RUN, RUNNING, WAITING, Runner, State
 from tools.registry import manifest as oci
 from tools.repo.event import Event
 from tools.repo.versions import parse_tag
 from tools.run_record import RunRecord, critical_path
-from tools.triggers import Trigger, not_triggered
-from tools.workflow import Workflow
+from tools.workflow import model as workflow
+from tools.workflow import plan
+from tools.workflow.decisions import CANCELLED, FAILURE, SUCCESS
+from tools.workflow.jobs import Policy
+from tools.workflow.model import Workflow
+from tools.workflow.runner import NOT_RUN, RUNNING, WAITING, Runner, State
+from tools.workflow.triggers import Trigger, not_triggered
 
 TAIL = 20  # lines of a log that are shown for what failed
 
@@ -337,7 +339,7 @@ def _count(text: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """``python -m tools.pipeline``."""
+    """``python -m tools.workflow.local``."""
     made = cli.parser("pipeline", "Run the jobs that plan says run, as CI would.")
     plan.add_event_options(made)
     default = max(2, os.cpu_count() or 2)

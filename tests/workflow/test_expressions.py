@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools import expressions
-from tools.expressions import ExpressionError, Scope, evaluate
+from tools.workflow import expressions
+from tools.workflow.expressions import ExpressionError, Scope, evaluate
 
-RECORDED = json.loads((Path(__file__).parent / "data" / "expressions.json").read_text("utf-8"))
+RECORDED = json.loads(
+    (Path(__file__).parents[1] / "data" / "expressions.json").read_text("utf-8")
+)
 SCOPE = Scope(RECORDED["contexts"])
 
 
@@ -256,9 +258,9 @@ def test_any_text_is_a_value_or_a_placed_error(text):
 
 
 def command(*arguments):
-    """Run ``python -m tools.expressions``."""
+    """Run ``python -m tools.workflow.expressions``."""
     return subprocess.run(
-        [sys.executable, "-m", "tools.expressions", *arguments],
+        [sys.executable, "-m", "tools.workflow.expressions", *arguments],
         capture_output=True,
         text=True,
         encoding="utf-8",

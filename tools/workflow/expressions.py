@@ -1,6 +1,6 @@
 """GitHub Actions expressions: parse, check, evaluate. Stands on its own.
 
-    python -m tools.expressions 'EXPRESSION' [--context FILE.json]
+    python -m tools.workflow.expressions 'EXPRESSION' [--context FILE.json]
 
 prints the value as JSON. The context file holds one object whose keys are the names
 that the expression may use (``github``, ``needs``, ``matrix`` ...).
@@ -30,7 +30,7 @@ from lark import Lark, Token, Transformer, UnexpectedInput
 from lark.exceptions import VisitError
 
 from tools.core.errors import UsageError
-from tools.expression_values import (
+from tools.workflow.values import (
     COMPARISONS,
     FUNCTIONS,
     MISSING,
@@ -551,7 +551,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the value of the expression given on the command line."""
     import argparse
 
-    parser = argparse.ArgumentParser(prog="python -m tools.expressions", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.workflow.expressions", description=__doc__
+    )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("expression", help="with or without ${{ }}")
     parser.add_argument("--context", metavar="FILE", help="JSON object of the contexts")

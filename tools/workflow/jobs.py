@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tools import expressions
-from tools.decisions import github_context, inputs_context
-from tools.expressions import Scope
 from tools.repo.event import Event
-from tools.workflow import Job, Step
+from tools.workflow import expressions
+from tools.workflow.decisions import github_context, inputs_context
+from tools.workflow.expressions import Scope
+from tools.workflow.model import Job, Step
 
 IMAGE_SESSIONS = frozenset({"docker_dev", "docker_test", "prod_image"})
 # These tell of a run on Actions, or only look: here the run tells of itself.

@@ -15,9 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools import pipeline, pipeline_run, run_record, workflow
+from tools import run_record
 from tools.core.settings import ROOT
-from tools.pipeline_jobs import (
+from tools.repo.event import Event
+from tools.run_record import JobRecord, LegRecord, critical_path
+from tools.workflow import local as pipeline
+from tools.workflow import model as workflow
+from tools.workflow import runner as pipeline_run
+from tools.workflow.jobs import (
     Command,
     Policy,
     command_of,
@@ -26,9 +31,7 @@ from tools.pipeline_jobs import (
     runs_here,
     step_scope,
 )
-from tools.pipeline_run import NOT_RUN, Runner
-from tools.repo.event import Event
-from tools.run_record import JobRecord, LegRecord, critical_path
+from tools.workflow.runner import NOT_RUN, Runner
 
 GRAPH = workflow.load()
 MAIN = Event("push", "refs/heads/main", "a" * 40, repository="o/n")
@@ -449,9 +452,9 @@ def test_record_round_trip(make, tmp_path):
 
 
 def command(*arguments, **env):
-    """Run ``python -m tools.pipeline``."""
+    """Run ``python -m tools.workflow.local``."""
     return subprocess.run(
-        [sys.executable, "-m", "tools.pipeline", *arguments],
+        [sys.executable, "-m", "tools.workflow.local", *arguments],
         capture_output=True, text=True, cwd=ROOT, env={**os.environ, **env},
     )  # fmt: skip
 

@@ -12,12 +12,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tools import plan, workflow
 from tools.core import cli, console
 from tools.core.errors import PipelineError
 from tools.core.settings import ROOT, load
 from tools.repo.event import Event
-from tools.workflow import Job, Workflow
+from tools.workflow import model as workflow
+from tools.workflow import plan
+from tools.workflow.model import Job, Workflow
 
 DOCUMENT = Path("docs/workflow.md")
 
@@ -144,7 +145,7 @@ def work(given: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """``python -m tools.workflow_docs``."""
+    """``python -m tools.workflow.docs``."""
     made = cli.parser("docs", "Write the generated parts of docs/workflow.md anew.")
     made.add_argument("--check", action="store_true", help="write nothing; 1 if not current")
     return cli.main(made, work, arguments)

@@ -19,10 +19,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tools import decisions
 from tools.core.secrets import redact
-from tools.decisions import CANCELLED, FAILURE, SKIPPED, SUCCESS
-from tools.pipeline_jobs import (
+from tools.repo.event import Event
+from tools.run_record import FOLDER, JobRecord, LegRecord
+from tools.workflow import decisions
+from tools.workflow.decisions import CANCELLED, FAILURE, SKIPPED, SUCCESS
+from tools.workflow.jobs import (
     PUBLISHING_SECRETS,
     Command,
     Leg,
@@ -33,9 +35,7 @@ from tools.pipeline_jobs import (
     runs_here,
     step_scope,
 )
-from tools.repo.event import Event
-from tools.run_record import FOLDER, JobRecord, LegRecord
-from tools.workflow import Job, Workflow
+from tools.workflow.model import Job, Workflow
 
 NOT_RUN = "not run"
 WAITING, RUNNING = "waiting", "running"

@@ -15,11 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools import decisions, workflow
 from tools.core import cli, console
 from tools.core.errors import UsageError
 from tools.core.settings import ROOT, Settings, load
-from tools.decisions import Decision
 from tools.images import names as tags
 from tools.repo import git
 from tools.repo.event import (
@@ -33,6 +31,9 @@ from tools.repo.event import (
     read_payload,
 )
 from tools.repo.versions import parse_tag
+from tools.workflow import decisions
+from tools.workflow import model as workflow
+from tools.workflow.decisions import Decision
 
 DEVELOPMENT, PRODUCTION, RELEASE = "docker_dev", "prod_image", "release"
 
@@ -324,7 +325,7 @@ def work(given: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """``python -m tools.plan``."""
+    """``python -m tools.workflow.plan``."""
     made = cli.parser("plan", "Tell which jobs an event would run, and why; nothing is run.")
     add_event_options(made)
     form = made.add_mutually_exclusive_group()

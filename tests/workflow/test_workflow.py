@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools import triggers, workflow
 from tools.core.settings import ROOT
-from tools.workflow import WorkflowError
+from tools.workflow import model as workflow
+from tools.workflow import triggers
+from tools.workflow.model import WorkflowError
 
 GRAPH = workflow.load()
 CI = (ROOT / workflow.WORKFLOW).read_text(encoding="utf-8")

@@ -16,11 +16,11 @@ from typing import Any
 
 import yaml
 
-from tools import expressions
 from tools.core.errors import UsageError
 from tools.core.settings import ROOT
-from tools.expressions import ExpressionError
-from tools.triggers import Trigger, expand_matrix
+from tools.workflow import expressions
+from tools.workflow.expressions import ExpressionError
+from tools.workflow.triggers import Trigger, expand_matrix
 
 WORKFLOW = Path(".github/workflows/ci-cd.yml")
 

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools import decisions, plan, workflow
 from tools.core.errors import UsageError
 from tools.core.settings import ROOT, load
 from tools.repo.event import Event
+from tools.workflow import decisions
+from tools.workflow import model as workflow
+from tools.workflow import plan
 
 GRAPH = workflow.load()
 SETTINGS = load({"IMAGE_NAME": "Owner/Name"})
@@ -384,9 +386,9 @@ def test_event_of_actions(tmp_path):
 
 
 def command(*arguments):
-    """Run ``python -m tools.plan``."""
+    """Run ``python -m tools.workflow.plan``."""
     return subprocess.run(
-        [sys.executable, "-m", "tools.plan", *arguments],
+        [sys.executable, "-m", "tools.workflow.plan", *arguments],
         capture_output=True,
         text=True,
         cwd=ROOT,

@@ -11,9 +11,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tools import expressions
 from tools.core.errors import UsageError
-from tools.expressions import (
+from tools.repo.event import Event
+from tools.workflow import expressions
+from tools.workflow.expressions import (
     Call,
     Comparison,
     ExpressionError,
@@ -25,9 +26,8 @@ from tools.expressions import (
     Not,
     Scope,
 )
-from tools.repo.event import Event
-from tools.triggers import not_triggered
-from tools.workflow import Job, Workflow
+from tools.workflow.model import Job, Workflow
+from tools.workflow.triggers import not_triggered
 
 Outputs = Mapping[str, Mapping[str, str]]
 SUCCESS, FAILURE, SKIPPED, CANCELLED = "success", "failure", "skipped", "cancelled"
