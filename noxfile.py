@@ -163,13 +163,13 @@ def doctor(session: nox.Session) -> None:
 @nox.session(python=PYTHON, default=False)
 def summary(session: nox.Session) -> None:
     """Draw the last run and the trends of past ones: step summary, dist/summary.html."""
-    tool(session, "summary", "summary")
+    tool(session, "summary", "runs")
 
 
 @nox.session(python=PYTHON, default=False)
 def notify(session: nox.Session) -> None:
     """Tell Slack how the run went; does nothing without SLACK_WEBHOOK_URL."""
-    tool(session, "notify", "notify")
+    tool(session, "notify", "runs.notify")
 
 
 @nox.session(python=PYTHON, default=False)

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools import run_record
 from tools.core.settings import ROOT
 from tools.repo.event import Event
-from tools.run_record import JobRecord, LegRecord, critical_path
+from tools.runs import record as run_record
+from tools.runs.record import JobRecord, LegRecord, critical_path
 from tools.workflow import local as pipeline
 from tools.workflow import model as workflow
 from tools.workflow import runner as pipeline_run

@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tools import run_record
 from tools.core import cli, console
 from tools.core.errors import PipelineError, UsageError
 from tools.core.settings import ROOT, Settings, load
@@ -30,7 +29,8 @@ from tools.images import engine
 from tools.registry import manifest as oci
 from tools.repo.event import Event
 from tools.repo.versions import parse_tag
-from tools.run_record import RunRecord, critical_path
+from tools.runs import record as run_record
+from tools.runs.record import RunRecord, critical_path
 from tools.workflow import model as workflow
 from tools.workflow import plan
 from tools.workflow.decisions import CANCELLED, FAILURE, SUCCESS

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tools.core.secrets import redact
 from tools.repo.event import Event
-from tools.run_record import FOLDER, JobRecord, LegRecord
+from tools.runs.record import FOLDER, JobRecord, LegRecord
 from tools.workflow import decisions
 from tools.workflow.decisions import CANCELLED, FAILURE, SKIPPED, SUCCESS
 from tools.workflow.jobs import (

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tools.github.client import GitHub
-from tools.run_record import JobRecord, LegRecord, RunRecord
+from tools.runs.record import JobRecord, LegRecord, RunRecord
 from tools.workflow.model import Job, Workflow
 
 # Results that a run can have; others (neutral, stale ...) are shown as they are.

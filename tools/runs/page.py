@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tools.run_record import JobRecord, RunRecord
+from tools.runs.record import JobRecord, RunRecord
 
 WIDTH = 900
 ROW = 26

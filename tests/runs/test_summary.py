@@ -13,13 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools import actions_runs, run_record, summary, summary_charts
 from tools.core import cli
 from tools.core.errors import UsageError
 from tools.core.secrets import Secret
 from tools.github.client import GitHub
 from tools.github.errors import GitHubError
-from tools.run_record import JobRecord, LegRecord, RunRecord
+from tools.runs import __main__ as summary
+from tools.runs import history as actions_runs
+from tools.runs import page as summary_charts
+from tools.runs import record as run_record
+from tools.runs.record import JobRecord, LegRecord, RunRecord
 from tools.workflow import model as workflow
 
 GRAPH = workflow.load()

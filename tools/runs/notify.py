@@ -15,9 +15,9 @@ from tools.core import cli, console
 from tools.core.errors import PipelineError
 from tools.core.secrets import Secret, redact
 from tools.core.settings import load
-from tools.run_record import JobRecord, RunRecord
-from tools.summary import find_records
-from tools.summary_charts import clock
+from tools.runs.__main__ import find_records
+from tools.runs.page import clock
+from tools.runs.record import JobRecord, RunRecord
 
 TIMEOUT = 10  # seconds
 _SIGNS = {
@@ -129,7 +129,7 @@ def work(given: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """``python -m tools.notify``."""
+    """``python -m tools.runs.notify``."""
     made = cli.parser("notify", "Tell Slack how the last run went.")
     made.add_argument("--dry-run", action="store_true", help="print the message, send nothing")
     return cli.main(made, work, arguments)

@@ -16,7 +16,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tools import actions_runs, run_record
 from tools.core import cli, console
 from tools.core.console import human_size
 from tools.core.errors import PipelineError, UsageError
@@ -24,8 +23,10 @@ from tools.core.settings import ROOT, Settings, load
 from tools.github.client import GitHub
 from tools.github.errors import GitHubError
 from tools.repo.context import current_event
-from tools.run_record import RunRecord, critical_path
-from tools.summary_charts import Point, clock, timeline, trend
+from tools.runs import history as actions_runs
+from tools.runs import record as run_record
+from tools.runs.page import Point, clock, timeline, trend
+from tools.runs.record import RunRecord, critical_path
 from tools.workflow import model as workflow
 
 OUTPUT = Path("dist/summary.html")
@@ -312,7 +313,7 @@ def work(given: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """``python -m tools.summary``."""
+    """``python -m tools.runs.__main__``."""
     made = cli.parser("summary", "Draw the last run, and how runs went over time.")
     made.add_argument("--source", choices=("auto", "actions", "local"), default="auto")
     made.add_argument("--limit", type=int, default=LIMIT, help=f"runs in the trends ({LIMIT})")
