@@ -24,7 +24,7 @@ TOKEN = "ghp_bench0123456789abcdef"
 ONE_AFTER_ANOTHER = """
 import os
 from tools import doctor
-from tools.doctor_base import Subject
+from tools.doctor.base import Subject
 from tools.core.settings import ROOT
 subject = Subject(ROOT, os.environ)
 for check in doctor.CHECKS:

@@ -13,11 +13,15 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 
-from tools import doctor_docker, doctor_github, doctor_machine, doctor_registry, doctor_workflow
 from tools.core import cli, console
 from tools.core.errors import UsageError
 from tools.core.settings import ROOT
-from tools.doctor_base import Check, Result, Status, Subject, examine, select
+from tools.doctor import docker as doctor_docker
+from tools.doctor import github as doctor_github
+from tools.doctor import machine as doctor_machine
+from tools.doctor import registry as doctor_registry
+from tools.doctor import workflow as doctor_workflow
+from tools.doctor.base import Check, Result, Status, Subject, examine, select
 
 # Those that others need come first.
 CHECKS: tuple[Check, ...] = tuple(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tools.core import console, process
 from tools.core.errors import PipelineError, UsageError
-from tools.doctor_base import (
+from tools.doctor.base import (
     Check,
     Result,
     Subject,
@@ -18,7 +18,7 @@ from tools.doctor_base import (
     problem,
     warning,
 )
-from tools.doctor_machine import space
+from tools.doctor.machine import space
 from tools.images import build as buildx
 from tools.images import context as build_context
 from tools.images import engine

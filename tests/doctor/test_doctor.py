@@ -27,10 +27,10 @@ from tests.services.gate import Gate, TokenServer
 from tests.services.github import Answer, Call, GitHubServer, Route, Token
 from tests.services.project import Project
 from tests.services.registry import Registry
-from tools import doctor
 from tools.core.errors import PipelineError, UsageError
 from tools.core.settings import ROOT
-from tools.doctor_base import (
+from tools.doctor import __main__ as doctor
+from tools.doctor.base import (
     Check,
     Result,
     Status,
@@ -41,8 +41,8 @@ from tools.doctor_base import (
     problem,
     select,
 )
-from tools.doctor_docker import split_reference
-from tools.doctor_workflow import unpinned
+from tools.doctor.docker import split_reference
+from tools.doctor.workflow import unpinned
 
 TOKEN = "ghp_doctor0123456789abcdef"
 DOCUMENT = ROOT / "docs" / "troubleshooting.md"
@@ -891,7 +891,7 @@ def test_services_that_never_answer(
 
 def run_doctor(*arguments: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """The real command."""
-    command = [sys.executable, "-m", "tools.doctor", *arguments]
+    command = [sys.executable, "-m", "tools.doctor.__main__", *arguments]
     return subprocess.run(command, env=dict(env), cwd=ROOT, capture_output=True, text=True)
 
 
@@ -899,7 +899,7 @@ def run_doctor(*arguments: str, env: Mapping[str, str]) -> subprocess.CompletedP
 def test_without_network(env: dict[str, str]) -> None:
     """In a network namespace with nothing in it: all checks end, within their limits."""
     env |= {"REGISTRY": "ghcr.io", "GITHUB_API_URL": "https://api.github.com"}
-    command = ["unshare", "--net", sys.executable, "-m", "tools.doctor", "--json"]
+    command = ["unshare", "--net", sys.executable, "-m", "tools.doctor.__main__", "--json"]
     done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
     found = {item["name"]: item for item in json.loads(done.stdout)["checks"]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tools.doctor_base import Check, Result, Subject, not_applicable, ok, problem
+from tools.doctor.base import Check, Result, Subject, not_applicable, ok, problem
 from tools.workflow import model as workflow
 
 WORKFLOWS = frozenset({"plan", "pipeline"})

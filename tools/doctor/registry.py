@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tools.doctor_base import (
+from tools.doctor.base import (
     Check,
     Result,
     Subject,

@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 
 from tools.core.console import human_size
 from tools.core.errors import PipelineError
-from tools.doctor_base import (
+from tools.doctor.base import (
     Check,
     Result,
     Subject,

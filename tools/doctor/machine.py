@@ -18,7 +18,7 @@ from tools.core.console import human_size
 from tools.core.errors import PipelineError
 from tools.core.secrets import remember
 from tools.core.settings import names, variable
-from tools.doctor_base import (
+from tools.doctor.base import (
     Check,
     Result,
     Subject,
