@@ -18,7 +18,7 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from tests.release_project import (
+from tests.release.project import (
     LINUX,
     REPOSITORY,
     TAG,
@@ -706,7 +706,7 @@ def test_token_is_nowhere(
     everything += [p.read_text(errors="replace") for p in project.rglob("*") if p.is_file()]
     assert all(TOKEN not in text for text in everything)
     if sys.platform == "linux":
-        assert any("tests.release_project" in line for line in seen)
+        assert any("tests.release.project" in line for line in seen)
 
 
 def test_interrupted_run_ends_soon(project: Path, server: GitHubServer) -> None:

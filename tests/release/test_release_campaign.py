@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.release_project import (
+from tests.release.project import (
     TAG,
     check_end,
     check_history,
@@ -80,7 +80,7 @@ def processes() -> Iterator[multiprocessing.context.ForkServerContext]:
     if sys.platform == "win32":
         pytest.skip("needs fork")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", "tests.release_project"])
+    context.set_forkserver_preload(["__main__", "tests.release.project"])
     yield context
 
 

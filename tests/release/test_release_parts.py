@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.release_project import LINUX, write_wheel
+from tests.release.project import LINUX, write_wheel
 from tools.core.errors import PipelineError, UsageError
 from tools.release import progress as release_progress
 from tools.release.checks import Problems, check_files, platform_pattern, serves

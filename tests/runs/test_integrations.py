@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.test_summary import record
+from tests.runs.test_summary import record
 from tools import audit, coverage_upload
 from tools.audit import CLEAN, FINDINGS, NOT_RUN, Check, Outcome
 from tools.core.secrets import Secret

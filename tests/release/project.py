@@ -2,7 +2,7 @@
 
 Run as a program, it is the release that the campaigns kill::
 
-    python -m tests.release_project ROOT URL TAG
+    python -m tests.release.project ROOT URL TAG
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def run_release(
 
 def start_release(root: Path, url: str, *arguments: str) -> subprocess.Popen[str]:
     """The same in a process of its own, which may be killed."""
-    command = [sys.executable, "-m", "tests.release_project", str(root), url, *arguments]
+    command = [sys.executable, "-m", "tests.release.project", str(root), url, *arguments]
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("GITHUB_", "COV_"))}
     return subprocess.Popen(
         command,
@@ -185,7 +185,7 @@ def start_release(root: Path, url: str, *arguments: str) -> subprocess.Popen[str
         stderr=subprocess.PIPE,
         text=True,
         env=kept,
-        cwd=Path(__file__).resolve().parent.parent,
+        cwd=Path(__file__).resolve().parents[2],
     )
 
 
