@@ -739,7 +739,7 @@ def tagged(checkout: Project, env: dict[str, str], tag: str = "v1.2.3") -> dict[
 
 def add_wheel(checkout: Project, version: str, tag: str = "py3-none-any") -> None:
     """A small, sound wheel in dist/."""
-    from tests.test_wheels_archive import make_wheel
+    from tests.wheels.test_wheels_archive import make_wheel
 
     dist = checkout.root / "dist"
     dist.mkdir(exist_ok=True)

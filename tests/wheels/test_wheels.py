@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from tests.test_wheels_source import git
 from tests.wheels.test_wheels_archive import make_wheel
+from tests.wheels.test_wheels_source import git
 from tools.core.errors import PipelineError, UsageError
 from tools.core.settings import ROOT, load
 from tools.wheels import __main__ as wheels
