@@ -165,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=[],
         help="this check alone; repeatable",
     )
-    return cli.main(made, work, arguments)
+    return cli.main(made, argparse.Namespace, work, arguments)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """``python -m tools.coverage_upload``."""
     made = cli.parser("coverage", "Upload the coverage of the tests to Codecov.")
     made.add_argument("--dry-run", action="store_true", help="show the command, send nothing")
-    return cli.main(made, work, arguments)
+    return cli.main(made, argparse.Namespace, work, arguments)
 
 
 if __name__ == "__main__":

@@ -339,7 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("--all", action="store_true", help="look at unchanged files too")
     made.add_argument("--json", action="store_true", help="findings as JSON on stdout")
     made.add_argument("--dry-run", action="store_true", help="say what would be looked at")
-    return cli.main(made, work, arguments)
+    return cli.main(made, argparse.Namespace, work, arguments)
 
 
 if __name__ == "__main__":

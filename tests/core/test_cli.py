@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 import errno
+import json
 import subprocess
 import sys
 
 import pytest
 
-from tools.core import cli, process
+from tools.core import cli, console, process
 from tools.core.errors import PipelineError, UsageError
 
 
 def code_of(work: object, arguments: tuple[str, ...] = ()) -> int:
     """The exit code of a command that does ``work``."""
     assert callable(work)
-    return cli.main(cli.parser("x", "about"), work, arguments)
+    return cli.main(cli.parser("x", "about"), argparse.Namespace, work, arguments)
 
 
 def raising(error: BaseException) -> object:
@@ -61,11 +62,20 @@ def test_codes(returned: int | None, code: int) -> None:
     assert code_of(lambda _given: returned) == code
 
 
-def test_bad_options_exit_with_2() -> None:
-    """As does any wrong usage."""
-    with pytest.raises(SystemExit) as caught:
-        code_of(lambda _given: 0, ("--no-such-option",))
-    assert caught.value.code == 2
+def test_bad_options_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    """As does any wrong usage, in a sentence like any other."""
+    assert code_of(lambda _given: 0, ("--no-such-option",)) == 2
+    assert "error: Unrecognized arguments: --no-such-option." in capsys.readouterr().err
+
+
+def test_an_error_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """With --json the error is the one document on stdout."""
+    made = cli.parser("x", "about")
+    made.add_argument("--json", action="store_true")
+    work = raising(UsageError("Not so.", "Do this."))
+    assert cli.main(made, argparse.Namespace, work, ["--json"]) == 2  # type: ignore[arg-type]
+    out = json.loads(capsys.readouterr().out)
+    assert out == {"error": {"message": "Not so.", "remedy": "Do this."}}
 
 
 @pytest.mark.parametrize("way", ["option", "variable"])
@@ -81,20 +91,20 @@ def test_debug(
             ("--debug",) if way == "option" else (),
         )
     finally:
-        process.show_commands(False)
+        console.debug(False)
     assert "$ " in capsys.readouterr().err
 
 
 def test_a_reader_that_leaves_early() -> None:
     """`... --json | head -1` ends without a traceback."""
     code = """
-import sys
-from tools import cli, console
+import argparse, sys
+from tools.core import cli, console
 def work(_):
     console.say("go")
     sys.stdin.readline()
     console.emit_json(["x" * 100] * 10000)
-sys.exit(cli.main(cli.parser("x", ""), work, []))
+sys.exit(cli.main(cli.parser("x", ""), argparse.Namespace, work, []))
 """
     child = subprocess.Popen(
         [sys.executable, "-c", code],

@@ -29,7 +29,7 @@ def test_talk_goes_to_stderr_and_json_to_stdout(capsys: pytest.CaptureFixture[st
     console.warn("careful")
     console.table(("a",), [("b",)])
     console.fail(PipelineError("wrong", "do this", "log"))
-    with console.group("step"):
+    with console.step("step"):
         pass
     console.emit_json({"a": 1})
     out, err = capsys.readouterr()
@@ -52,7 +52,7 @@ def test_everything_is_masked(
     console.annotate("error", TOKEN, title=TOKEN, file=TOKEN)
     console.table((TOKEN,), [(TOKEN,)], title=TOKEN)
     console.emit_json({TOKEN: TOKEN})
-    with console.group(TOKEN):
+    with console.step(TOKEN):
         pass
     console.step_summary(TOKEN)
     out, err = capsys.readouterr()

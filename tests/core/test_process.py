@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from filelock import FileLock, Timeout
 
-from tools.core import process
+from tools.core import console, process
 from tools.core.errors import PipelineError
 from tools.core.secrets import Secret
 from tools.core.settings import ROOT
@@ -68,7 +68,7 @@ def test_run_keeps_both_streams() -> None:
 
 def test_run_gives_input() -> None:
     """Secrets go in by standard input, never by the command line."""
-    done = process.run(python("print(input()[::-1])"), given="abc\n")
+    done = process.run(python("print(input()[::-1])"), stdin="abc\n")
     assert done.stdout == "cba\n"
 
 
@@ -117,8 +117,8 @@ def test_sigterm_ends_the_whole_tree(tmp_path: Path) -> None:
     """A cancelled job leaves nothing running: SIGTERM to us reaches all we started."""
     ours = f"""
         import argparse, sys
-        from tools import cli, process
-        sys.exit(cli.main(argparse.ArgumentParser(), lambda _: process.stream({python(TREE)!r}), []))
+        from tools.core import cli, process
+        sys.exit(cli.main(cli.parser("x", ""), argparse.Namespace, lambda _: process.stream({python(TREE)!r}), []))
     """
     env = dict(os.environ, IDS=str(tmp_path / "ids"))
     child = subprocess.Popen(python(ours), env=env, stderr=subprocess.PIPE, text=True)
@@ -133,7 +133,7 @@ def test_sigterm_ends_the_whole_tree(tmp_path: Path) -> None:
 WATCHED = """
     import sys
     from filelock import FileLock
-    from tools import process
+    from tools.core import process
     from tools.core.janitor import Janitor
     held = []
     with FileLock(sys.argv[1], on_acquired=held.append):
@@ -176,18 +176,20 @@ def test_stream_shows_lines_as_they_come_masked() -> None:
 
 def test_stream_keeps_the_last_lines_only() -> None:
     """A long build does not fill our memory."""
-    done = process.stream(python("for n in range(1000): print(n)"), show=None, keep=3)
+    done = process.stream(
+        python("for n in range(1000): print(n)"), show=lambda line: None, keep=3
+    )
     assert done.stdout == "997\n998\n999\n"
 
 
 def test_commands_are_shown_on_demand(capsys: pytest.CaptureFixture[str]) -> None:
     """--debug prints each command, masked and quoted as one would type it."""
     Secret(TOKEN)
-    process.show_commands()
+    console.debug()
     try:
         process.run([*python("pass"), TOKEN, "a b"])
     finally:
-        process.show_commands(False)
+        console.debug(False)
     shown = capsys.readouterr().err
     assert shown.startswith("$ ") and "*** 'a b'" in shown
 

@@ -36,6 +36,15 @@ def test_environment_before_table_before_default(project: Path) -> None:
     assert load({"REGISTRY": "env.io"}, project).registry == "env.io"
 
 
+def test_a_prefixed_variable_wins(project: Path) -> None:
+    """Base images export PYTHON_VERSION=3.11.7 for themselves: it is read, or overruled."""
+    theirs = {"PYTHON_VERSION": "3.11.7"}
+    assert load(theirs, project).python_version == "3.11"
+    found = load({**theirs, "MLC_PYTHON_VERSION": "3.12"}, project)
+    assert found.python_version == "3.12"
+    assert found.origins["python_version"] == "environment MLC_PYTHON_VERSION"
+
+
 def test_an_empty_variable_is_not_set(project: Path) -> None:
     """Actions passes unset secrets and variables on as empty text."""
     assert load({"REGISTRY": " ", "GH_TOKEN": ""}, project).registry == "table.io"
@@ -65,7 +74,7 @@ def test_a_public_account_name_is_not_masked(project: Path) -> None:
 
 BAD = [
     ("REGISTRY", "https://ghcr.io"), ("REGISTRY", "a b"), ("IMAGE_NAME", "a//b"),
-    ("IMAGE_NAME", "-a"), ("PYTHON_VERSION", "2.7"), ("PYTHON_VERSION", "3.11.1"),
+    ("IMAGE_NAME", "-a"), ("PYTHON_VERSION", "2.7"), ("PYTHON_VERSION", "3.11.x"),
     ("CMAKE_VERSION", "three"), ("PLATFORMS", "amd64"), ("PLATFORMS", ","),
     ("CONTEXT_LIMIT", "many"), ("CONTEXT_LIMIT", "9" * 400), ("TEST_TIMEOUT", "120"),
     ("TEST_TIMEOUT", "9" * 400 + "d"), ("GITHUB_API_URL", "api.github.com"),
@@ -83,7 +92,7 @@ def test_bad_values_name_their_source(project: Path, name: str, value: str) -> N
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('regstry = "x"', "regstry, which is no setting"),
+        ('regstry = "x"', "regstry, which is not a setting"),
         ('gh-token = "x"', "secrets come from the environment alone"),
         ("registry = ", "not valid TOML"),
         ('registry = "https://x"', "pyproject.toml registry"),

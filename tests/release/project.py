@@ -172,7 +172,7 @@ def run_release(
         ) as client:
             return release.release(context, given, client, variables)
 
-    return cli.main(release.parser(), work, arguments)
+    return cli.main(release.parser(), argparse.Namespace, work, arguments)
 
 
 def start_release(root: Path, url: str, *arguments: str) -> subprocess.Popen[str]:

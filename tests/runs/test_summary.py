@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import html.parser
 import json
 import re
@@ -314,8 +315,8 @@ def test_local_history(tmp_path, monkeypatch):
 def test_every_session_notes_its_duration(tmp_path, monkeypatch):
     """Each session appends its result and duration to the step summary."""
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "step.md"))
-    assert cli.main(cli.parser("thing", "x"), lambda given: 3, []) == 3
-    assert cli.main(cli.parser("thing", "x"), lambda given: 0, []) == 0
+    assert cli.main(cli.parser("thing", "x"), argparse.Namespace, lambda given: 3, []) == 3
+    assert cli.main(cli.parser("thing", "x"), argparse.Namespace, lambda given: 0, []) == 0
     first, second = (tmp_path / "step.md").read_text().split("\n\n")[:2]
     assert re.fullmatch(r"Session `thing`: failed with exit code 3 after \d+\.\d s\.", first)
     assert re.fullmatch(r"Session `thing`: done after \d+\.\d s\.", second)

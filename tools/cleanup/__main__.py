@@ -348,7 +348,7 @@ def _work(given: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; see the module's text."""
-    return run_main(_arguments(), _work, arguments)
+    return run_main(_arguments(), argparse.Namespace, _work, arguments)
 
 
 if __name__ == "__main__":

@@ -8,28 +8,104 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from tools.core import console, process
-from tools.core.errors import PipelineError
+from tools.core import console
+from tools.core.errors import PipelineError, UsageError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Options = TypeVar("Options", bound="DataclassInstance | argparse.Namespace")
 
 
-def parser(command: str, about: str) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """argparse, whose refusals are sentences like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the arguments."""
+        sentence = message[:1].upper() + message[1:].rstrip(".")
+        raise UsageError(f"{sentence}.", f"See {self.prog} --help.")
+
+
+def parser(session: str, about: str) -> Parser:
     """A parser with the options that every session has (``--debug``)."""
-    made = argparse.ArgumentParser(prog=f"nox -s {command} --", description=about)
+    made = Parser(prog=f"nox -s {session} --", description=about)
     made.add_argument("--debug", action="store_true", help="show settings, event and commands")
     return made
 
 
-def _debug_asked(arguments: argparse.Namespace) -> bool:
-    # RUNNER_DEBUG is set when a run is repeated with debug logging on Actions.
-    return bool(getattr(arguments, "debug", False)) or os.environ.get("RUNNER_DEBUG") == "1"
+def count(text: str) -> int:
+    """A whole number of at least 1, for ``type=``."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError("give a whole number of at least 1")
+    return int(text)
 
 
-def _show_debug() -> None:
-    # Only now: what it imports would slow down every start.
-    from tools.repo import debug
+def main(
+    made: argparse.ArgumentParser,
+    kind: type[Options],
+    work: Callable[[Options], int | None],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Parse, work, and turn what goes wrong into a sentence and an exit code.
 
-    debug.show()
+    Args:
+        made: The parser.
+        kind: The dataclass of its options, each field named as the option's ``dest``.
+        work: Takes the options; returns its exit code, None for 0.
+        arguments: Ours if not given.
+
+    Returns:
+        0 done or nothing to do, 1 the work failed, 2 bad usage or settings, 130
+        interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    signal.signal(signal.SIGTERM, _terminated)
+    started = time.monotonic()
+    code = _guarded(made, kind, work, words)
+    name = made.prog.removeprefix("nox -s ").removesuffix(" --")
+    result = "done" if code == 0 else f"failed with exit code {code}"
+    took = time.monotonic() - started
+    console.step_summary(f"Session `{name}`: {result} after {took:.1f} s.")
+    return code
+
+
+def _guarded(
+    made: argparse.ArgumentParser,
+    kind: type[Options],
+    work: Callable[[Options], int | None],
+    words: list[str],
+) -> int:
+    """Work; every failure that a person can do something about is a sentence and a code."""
+    try:
+        parsed = made.parse_args(words)
+        # RUNNER_DEBUG is set when a run is repeated with debug logging on Actions.
+        if parsed.debug or os.environ.get("RUNNER_DEBUG") == "1":
+            console.debug()
+            console.say(f"Python {sys.version.split()[0]} on {sys.platform}, arguments {words}")
+        if issubclass(kind, argparse.Namespace):
+            return work(parsed) or 0  # type: ignore[arg-type]  # TODO: until all commands have typed options
+        return work(kind(**{f.name: getattr(parsed, f.name) for f in fields(kind)})) or 0
+    except PipelineError as error:
+        return _failed(error, words)
+    except BrokenPipeError:
+        # Who read our output has had enough (``| head``); leave nothing to flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return _failed(_of_system(error), words)
+    except KeyboardInterrupt:
+        console.say("interrupted")
+        return 130
+
+
+def _failed(error: PipelineError, words: list[str]) -> int:
+    console.fail(error)
+    if "--json" in words:
+        console.emit_json(error.to_json())
+    return error.exit_code
 
 
 def _terminated(_number: int, _frame: object) -> None:
@@ -44,51 +120,3 @@ def _of_system(error: OSError) -> PipelineError:
         f"The system refused: {error.strerror or error}{where}.",
         "See whether the disk is full and the file may be written.",
     )
-
-
-def main(
-    made: argparse.ArgumentParser,
-    work: Callable[[argparse.Namespace], int | None],
-    arguments: Sequence[str] | None = None,
-) -> int:
-    """Parse, work, and turn what goes wrong into a sentence and an exit code.
-
-    Returns:
-        0 done or nothing to do, 1 the work failed, 2 bad usage or settings, 130
-        interrupted.
-    """
-    given = made.parse_args(arguments)
-    if hasattr(signal, "SIGTERM"):
-        signal.signal(signal.SIGTERM, _terminated)
-    started = time.monotonic()
-    code = _guarded(given, work)
-    name = made.prog.removeprefix("nox -s ").removesuffix(" --")
-    result = "done" if code == 0 else f"failed with exit code {code}"
-    console.step_summary(
-        f"Session `{name}`: {result} after {time.monotonic() - started:.1f} s."
-    )
-    return code
-
-
-def _guarded(
-    given: argparse.Namespace, work: Callable[[argparse.Namespace], int | None]
-) -> int:
-    """Work; every failure that a person can do something about is a sentence and a code."""
-    try:
-        if _debug_asked(given):
-            process.show_commands()
-            _show_debug()
-        return work(given) or 0
-    except PipelineError as error:
-        console.fail(error)
-        return error.exit_code
-    except BrokenPipeError:
-        # Who read our output has had enough (``| head``); leave nothing to flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        console.fail(_of_system(error))
-        return 1
-    except KeyboardInterrupt:
-        console.say("interrupted")
-        return 130

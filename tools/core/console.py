@@ -8,15 +8,27 @@ Machine-readable output alone goes to stdout, through :func:`emit_json`.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from tools.core.errors import PipelineError
+from tools.core.files import to_json
 from tools.core.secrets import redact
+
+_debugging = False
+
+
+def debug(on: bool = True) -> None:
+    """Show settings, the event and every command as they are read and run (``--debug``)."""
+    global _debugging
+    _debugging = on
+
+
+def debugging() -> bool:
+    """Whether ``--debug`` was given."""
+    return _debugging
 
 
 def on_actions() -> bool:
@@ -89,8 +101,8 @@ def fail(error: PipelineError) -> None:
 
 
 @contextlib.contextmanager
-def group(title: str) -> Iterator[None]:
-    """Fold what is printed inside under ``title`` on Actions; a heading elsewhere."""
+def step(title: str) -> Iterator[None]:
+    """One step of a command: its heading, folded on Actions, and how long it took."""
     started = time.monotonic()
     say(f"::group::{title}" if on_actions() else title)
     try:
@@ -132,9 +144,11 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) ->
     return "\n".join([line(headings), line(["---"] * len(headings)), *map(line, rows)]) + "\n"
 
 
-def emit_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Print one JSON document to stdout: the only thing that ever goes there."""
-    print(redact(json.dumps(value, indent=2, sort_keys=False)), flush=True)
+def emit_json(value: object) -> None:
+    """Print one JSON document, plain data or dataclasses, to stdout: the only thing that
+    ever goes there.
+    """
+    print(redact(to_json(value)), flush=True)
 
 
 def step_summary(markdown: str) -> None:

@@ -23,6 +23,10 @@ class PipelineError(Exception):
     def __str__(self) -> str:
         return f"{self.message} {self.remedy}".strip()
 
+    def to_json(self) -> dict[str, dict[str, str]]:
+        """The error as ``--json`` shows it."""
+        return {"error": {"message": self.message, "remedy": self.remedy}}
+
 
 class UsageError(PipelineError):
     """Bad usage or settings: nothing has been done (exit code 2)."""

@@ -1,10 +1,10 @@
 """What must be undone is undone, also when we are killed.
 
 A small process of its own waits at the end of a pipe. It is told what is owed (a folder,
-a container, a group of processes), and what is paid when it is gone again; when the pipe
+a container, a tree of processes), and what is paid when it is gone again; when the pipe
 closes, because we ended in whatever way, it removes what is still owed.
 
-Standard library only: it runs isolated (``python -I``), as a file.
+It runs isolated (``python -I``), as a file: nothing of ours is imported here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -23,41 +22,61 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-GROUP_LIMIT = 10.0  # seconds until the processes of a killed group are given up
+import psutil
 
 
-def _group_lives(leader: int) -> bool:
-    """Whether a process of the group runs; zombies, which wait for their parent, don't.
+def tree(pid: int) -> list[psutil.Process]:
+    """A process, what it started, and on POSIX whatever else lives in its session.
 
-    Source: proc_pid_stat(5), fields 3 (state) and 5 (pgrp).
+    The session holds those whose parent has ended; zombies, which only wait for theirs,
+    are left out.
     """
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            fields = path.read_text(errors="replace").rpartition(")")[2].split()
-            if fields[2] == str(leader) and fields[0] not in "ZX":
-                return True
-    return not Path("/proc/self/stat").exists()  # no such files here: not known
+    found: set[psutil.Process] = set()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        head = psutil.Process(pid)
+        found = {head, *head.children(recursive=True)}
+    if sys.platform != "win32":
+        for process in psutil.process_iter():
+            with contextlib.suppress(OSError):
+                if os.getsid(process.pid) == pid:
+                    found.add(process)
+    return [process for process in found if _lives(process)]
 
 
-def end_group(leader: int) -> None:
-    """Kill a group of processes (Windows: a process and what it started), and see it end."""
-    if sys.platform == "win32":
-        command = ["taskkill", "/F", "/T", "/PID", str(leader)]
-        subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-        return
-    until = time.monotonic() + GROUP_LIMIT
-    # PermissionError: macOS says so of a group of which only zombies are left.
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(leader, signal.SIGKILL)
-        while _group_lives(leader) and time.monotonic() < until:
-            time.sleep(0.01)
-            os.killpg(leader, signal.SIGKILL)
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def end_tree(pid: int, grace: float = 10.0, limit: float = 10.0) -> None:
+    """End a process and what it started: politely, then not; returns when all are gone.
+
+    Args:
+        pid: The process, on POSIX the leader of its session.
+        grace: Seconds to end by itself after SIGTERM; 0 to kill at once.
+        limit: Seconds after which a killed process is given up.
+    """
+    for polite, seconds in ((True, grace), (False, limit)):
+        until = time.monotonic() + seconds
+        asked: set[psutil.Process] = set()
+        while seconds and (found := tree(pid)) and time.monotonic() < until:
+            for process in found:
+                # AccessDenied: macOS says so of a process that is ending.
+                with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                    if not polite:
+                        process.kill()
+                    elif process not in asked:
+                        process.terminate()
+            asked.update(found)
+            time.sleep(0.02)
 
 
 def remove(kind: str, value: str) -> None:
-    """Remove one thing: ``folder``, ``container`` or ``group``; its absence is no error."""
-    if kind == "group":
-        end_group(int(value))
+    """Remove one thing: ``folder``, ``container`` or ``tree``; its absence is no error."""
+    if kind == "tree":
+        end_tree(int(value), grace=0)
     elif kind == "folder":
         shutil.rmtree(value, ignore_errors=True)
     elif kind == "container":
@@ -82,7 +101,7 @@ def wait_and_remove(orders: IO[str]) -> None:
             else:
                 owed.pop((kind, value), None)
     # Processes first: they would write into the folders that are removed.
-    for kind, value in sorted(owed, key=lambda one: one[0] != "group"):
+    for kind, value in sorted(owed, key=lambda one: one[0] != "tree"):
         remove(kind, value)
 
 
@@ -125,7 +144,7 @@ class Janitor:
                 process.stdin.close()
             process.wait()
 
-    def _tell(self, verb: str, kind: str, value: str) -> None:
+    def _order(self, verb: str, kind: str, value: str) -> None:
         if self._process is None or self._process.stdin is None:
             raise RuntimeError("the janitor is used outside its with statement")
         # Somebody may have ended it: the work goes on without.
@@ -135,18 +154,18 @@ class Janitor:
 
     def owe(self, kind: str, value: str) -> None:
         """Say what is about to come into being: ``folder`` PATH, ``container`` NAME; or
-        what has just been started: ``group`` ID.
+        what has just been started: ``tree`` PID.
         """
-        self._tell("owe", kind, value)
+        self._order("owe", kind, value)
 
     def forget(self, kind: str, value: str) -> None:
         """Say that it is gone by itself."""
-        self._tell("paid", kind, value)
+        self._order("paid", kind, value)
 
     def pay(self, kind: str, value: str) -> None:
         """Remove it now."""
         remove(kind, value)
-        self._tell("paid", kind, value)
+        self._order("paid", kind, value)
 
 
 if __name__ == "__main__":

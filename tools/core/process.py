@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import queue
 import shlex
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.core.console import say
+from tools.core import console
 from tools.core.errors import PipelineError
-from tools.core.janitor import Janitor
+from tools.core.janitor import Janitor, end_tree
 from tools.core.secrets import redact
 
-_show_commands = False
+PAUSES = (2.0, 8.0)  # seconds before the second and the third attempt of a command
+
+Child = subprocess.Popen[str]
+
+_running: set[Child] = set()
 _janitor: Janitor | None = None
 _inherited: tuple[int, ...] = ()
-
-
-def show_commands(on: bool = True) -> None:
-    """Print every command that is run (``--debug``), secrets masked."""
-    global _show_commands
-    _show_commands = on
 
 
 @contextlib.contextmanager
@@ -53,10 +49,8 @@ def watched_by(janitor: Janitor, inherit: Sequence[int] = ()) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Done:
-    """What a program left: its exit code and what it printed, secrets masked (unless
-    :func:`run` was told that it is data).
-
-    ``seconds`` is how long it ran, where :func:`together` started it.
+    """What a program left: its exit code, what it printed, secrets masked (unless
+    :func:`run` was told that it is data), and how many seconds it ran.
     """
 
     code: int
@@ -69,6 +63,14 @@ class Done:
         """Both streams, stdout first."""
         return self.stdout + self.stderr
 
+    def tail(self, lines: int = 20) -> str:
+        """The last lines of both."""
+        return "\n".join(self.output.splitlines()[-lines:])
+
+
+class MissingProgramError(PipelineError):
+    """A program is not on the PATH."""
+
 
 class TimeLimitError(PipelineError):
     """A program ran out of its time, and was ended."""
@@ -78,8 +80,9 @@ class CommandError(PipelineError):
     """A program ended with a code that is not 0; ``done`` is what it left."""
 
     def __init__(self, command: Sequence[str], done: Done, remedy: str = "") -> None:
-        tail = "\n".join(done.output.splitlines()[-20:])
-        super().__init__(f"{display(command)} ended with exit code {done.code}.", remedy, tail)
+        super().__init__(
+            f"{display(command)} ended with exit code {done.code}.", remedy, done.tail()
+        )
         self.done = done
 
 
@@ -88,34 +91,17 @@ def display(command: Sequence[str]) -> str:
     return redact(shlex.join(command))
 
 
-def _end_tree(child: subprocess.Popen[str], limit: float = 10.0) -> None:
-    """End a child and all that it started: politely, then not."""
-    for polite in (True, False):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if sys.platform == "win32":
-                child.terminate()
-            else:
-                os.killpg(child.pid, signal.SIGTERM if polite else signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(timeout=limit)
-            break
-    if sys.platform != "win32":
-        # What it started may have outlived it, and would keep our pipes open.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)
-
-
 @contextlib.contextmanager
 def _started(
-    command: Sequence[str], env: Mapping[str, str] | None, cwd: Path | None, with_input: bool
-) -> Iterator[subprocess.Popen[str]]:
-    """Start ``command`` in a group of its own; end the group when we are interrupted."""
-    if _show_commands:
-        say(f"$ {display(command)}")
+    command: Sequence[str], env: Mapping[str, str] | None, cwd: Path | None, stdin: str | None
+) -> Iterator[Child]:
+    """Start ``command`` in a session of its own; end all of it when we are interrupted."""
+    if console.debugging():
+        console.say(f"$ {display(command)}")
     try:
         child = subprocess.Popen(
             list(command),
-            stdin=subprocess.PIPE if with_input else subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -128,20 +114,30 @@ def _started(
         )
     except FileNotFoundError as error:
         name = Path(command[0]).name
-        raise PipelineError(
+        raise MissingProgramError(
             f"The program {name} was not found.", f"Install {name} and put it on the PATH."
         ) from error
     janitor = _janitor
+    _running.add(child)
     try:
         if janitor is not None:
-            janitor.owe("group", str(child.pid))
+            janitor.owe("tree", str(child.pid))
         yield child
     except BaseException:
-        _end_tree(child)
+        end_tree(child.pid)
+        child.wait()
         raise
     finally:
+        _running.discard(child)
         if janitor is not None:
-            janitor.forget("group", str(child.pid))
+            janitor.forget("tree", str(child.pid))
+
+
+def end_all(grace: float = 10.0) -> None:
+    """End every program that runs, in whatever thread; who waits for it goes on."""
+    running = list(_running)
+    with ThreadPoolExecutor(max(1, len(running))) as pool:
+        list(pool.map(lambda child: end_tree(child.pid, grace), running))
 
 
 def run(
@@ -149,7 +145,7 @@ def run(
     *,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-    given: str | None = None,
+    stdin: str | None = None,
     check: bool = True,
     timeout: float | None = None,
     mask: bool = True,
@@ -160,7 +156,7 @@ def run(
         command: Program and arguments; never a shell string.
         env: The whole environment; None for ours.
         cwd: Folder to run in.
-        given: Text for its standard input, where secrets belong.
+        stdin: Text for its standard input, where secrets belong.
         check: Raise when it ends with another code than 0.
         timeout: Seconds after which it is ended.
         mask: Mask secrets in stdout; False where that is data to work with: an account's
@@ -173,19 +169,21 @@ def run(
     Raises:
         CommandError: It ended with another code than 0 (and ``check``).
         TimeLimitError: It ran out of its time.
-        PipelineError: The program is missing.
+        MissingProgramError: It is not on the PATH.
     """
-    with _started(command, env, cwd, given is not None) as child:
+    began = time.monotonic()
+    with _started(command, env, cwd, stdin) as child:
         try:
-            out, err = child.communicate(given, timeout=timeout)
+            out, err = child.communicate(stdin, timeout=timeout)
         except subprocess.TimeoutExpired as error:
-            _end_tree(child)
+            end_tree(child.pid)
             child.communicate()  # closes the pipes
             raise TimeLimitError(
                 f"{display(command)} did not end within {timeout:.0f} s."
             ) from error
     data = not mask and child.returncode == 0
-    done = Done(child.returncode, out if data else redact(out), redact(err))
+    took = time.monotonic() - began
+    done = Done(child.returncode, out if data else redact(out), redact(err), took)
     if check and done.code:
         raise CommandError(command, done)
     return done
@@ -196,9 +194,8 @@ def stream(
     *,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-    given: str | None = None,
     check: bool = True,
-    show: Callable[[str], None] | None = say,
+    show: Callable[[str], None] = console.say,
     keep: int = 5000,
 ) -> Done:
     """Run a program and show its lines, both streams, as they come.
@@ -207,9 +204,8 @@ def stream(
         command: Program and arguments.
         env: The whole environment; None for ours.
         cwd: Folder to run in.
-        given: Text for its standard input.
         check: Raise when it ends with another code than 0.
-        show: Called with each line, masked; None to keep them only.
+        show: Called with each line, masked, from one thread a stream.
         keep: How many of the last lines of each stream to keep.
 
     Returns:
@@ -217,36 +213,32 @@ def stream(
 
     Raises:
         CommandError: It ended with another code than 0 (and ``check``).
-        PipelineError: The program is missing.
+        MissingProgramError: It is not on the PATH.
     """
-    kept: tuple[deque[str], deque[str]] = (deque(maxlen=keep), deque(maxlen=keep))
+    began = time.monotonic()
 
-    def pump(source: Iterator[str], into: deque[str]) -> None:
+    def pump(source: Iterator[str], kept: deque[str]) -> None:
         for line in source:
-            line = redact(line.rstrip("\n"))
-            into.append(line)
-            if show is not None:
-                show(line)
+            kept.append(redact(line.rstrip("\n")))
+            show(kept[-1])
 
-    with _started(command, env, cwd, given is not None) as child:
+    out: deque[str] = deque(maxlen=keep)
+    err: deque[str] = deque(maxlen=keep)
+    with _started(command, env, cwd, None) as child:
         assert child.stdout is not None and child.stderr is not None
         pumps = [
-            threading.Thread(target=pump, args=(source, into), daemon=True)
-            for source, into in ((child.stdout, kept[0]), (child.stderr, kept[1]))
+            threading.Thread(target=pump, args=pair, daemon=True)
+            for pair in ((child.stdout, out), (child.stderr, err))
         ]
         for thread in pumps:
             thread.start()
-        if given is not None and child.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
-                child.stdin.write(given)
-                child.stdin.close()
         child.wait()
         for thread in pumps:
             thread.join()
         child.stdout.close()
         child.stderr.close()
-    out, err = ("".join(f"{line}\n" for line in lines) for lines in kept)
-    done = Done(child.returncode, out, err)
+    shown = ["".join(f"{line}\n" for line in lines) for lines in (out, err)]
+    done = Done(child.returncode, shown[0], shown[1], time.monotonic() - began)
     if check and done.code:
         raise CommandError(command, done)
     return done
@@ -269,63 +261,42 @@ def together(
         What each left, in the order of ``commands``; those that were ended are missing.
 
     Raises:
-        PipelineError: A program is missing; the others have been ended.
+        MissingProgramError: One is not on the PATH; the others have been ended.
     """
-    ended: queue.SimpleQueue[tuple[str, Done | PipelineError]] = queue.SimpleQueue()
-    children: list[subprocess.Popen[str]] = []
-    lock = threading.Lock()
-    stopping = False
-
-    def follow(name: str, command: Sequence[str]) -> None:
-        begun = time.monotonic()
-        try:
-            with _started(command, None, cwd, False) as child:
-                with lock:
-                    children.append(child)
-                    late = stopping
-                if late:
-                    _end_tree(child)
-                out, err = child.communicate()
-        except PipelineError as error:
-            ended.put((name, error))
-            return
-        seconds = time.monotonic() - begun
-        ended.put((name, Done(child.returncode, redact(out), redact(err), seconds)))
-
-    threads = [
-        threading.Thread(target=follow, args=pair, daemon=True) for pair in commands.items()
-    ]
     found: dict[str, Done] = {}
-    try:
-        for thread in threads:
-            thread.start()
-        for _ in commands:
-            name, left = ended.get()
-            if isinstance(left, PipelineError):
-                raise left
-            found[name] = left
-            if enough(name, left):
-                break
-    finally:
-        with lock:
-            stopping = True
-            running = [child for child in children if child.poll() is None]
-        for child in running:
-            _end_tree(child)
-        for thread in threads:
-            thread.join()
+    with ThreadPoolExecutor(max(1, len(commands))) as pool:
+        waiting = {
+            pool.submit(run, command, cwd=cwd, check=False): name
+            for name, command in commands.items()
+        }
+        try:
+            for future in as_completed(waiting):
+                name = waiting[future]
+                found[name] = future.result()
+                if enough(name, found[name]):
+                    break
+        finally:
+            while not all(future.done() for future in waiting):
+                # One that is only just being started is ended in the next round.
+                end_all()
     return {name: found[name] for name in commands if name in found}
 
 
-def is_alive(pid: int) -> bool:
-    """Whether a process with this id runs."""
-    if sys.platform == "win32":
-        listing = run(["tasklist", "/FI", f"PID eq {pid}", "/NH"], check=False).stdout
-        return str(pid) in listing
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def again(attempt: Callable[[], Done], passing: Callable[[Done], str]) -> Done:
+    """Run a command, and again after a pause where what failed may pass.
+
+    Args:
+        attempt: Runs the command.
+        passing: What may pass, of a failed attempt; empty if trying again is no use.
+
+    Returns:
+        What the last attempt left.
+    """
+    for pause in PAUSES:
+        done = attempt()
+        trouble = passing(done) if done.code else ""
+        if not trouble:
+            return done
+        console.warn(f"{trouble}; trying again in {pause:.0f} s")
+        time.sleep(pause)
+    return attempt()

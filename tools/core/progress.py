@@ -9,11 +9,10 @@ from typing import Protocol
 
 from tools.core import console
 
-# Seconds between two plain lines.
-EVERY = 10.0
+EVERY = 10.0  # seconds between two plain lines
 
 
-class Told(Protocol):
+class Report(Protocol):
     """Takes how much is done, and of how much."""
 
     def __call__(self, done: int, total: int) -> None: ...
@@ -39,8 +38,8 @@ def progress(
     what: str,
     least: Callable[[int], float] = lambda _rest: 0.0,
     clock: Callable[[], float] = time.monotonic,
-) -> Iterator[Told]:
-    """Show how far work is; call what is given with (done, total).
+) -> Iterator[Report]:
+    """Show how far work is; call the result with (done, total).
 
     Args:
         what: What is being done: ``deleted``.
@@ -48,8 +47,8 @@ def progress(
         clock: Seconds, monotonic.
     """
     if console.is_terminal():
-        with _bar(what) as told:
-            yield told
+        with _bar(what) as report:
+            yield report
         return
     began = last = clock()
 
@@ -65,7 +64,7 @@ def progress(
 
 
 @contextlib.contextmanager
-def _bar(what: str) -> Iterator[Told]:
+def _bar(what: str) -> Iterator[Report]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
@@ -73,7 +72,7 @@ def _bar(what: str) -> Iterator[Told]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as drawn:
         task = drawn.add_task(what, total=None)
 
-        def told(done: int, total: int) -> None:
+        def report(done: int, total: int) -> None:
             drawn.update(task, completed=done, total=total)
 
-        yield told
+        yield report

@@ -1,5 +1,8 @@
 """Typed settings: environment, else ``[tool.mlc-pipeline]``, else a default.
 
+Each variable may also be given as ``MLC_<NAME>``, which wins: base images export names as
+short as ``PYTHON_VERSION`` for purposes of their own.
+
 Everything is read and checked once, at the edge; a wrong value is one sentence that
 names where it came from.
 """
@@ -12,8 +15,9 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TypeVar, cast
 
+from tools.core import console
 from tools.core.errors import UsageError
 from tools.core.secrets import Secret, forget, remember_userinfo
 
@@ -60,9 +64,11 @@ def _image_name(text: str) -> str:
 
 
 def _python_version(text: str) -> str:
-    if not re.fullmatch(r"3\.[0-9]{1,3}", text):
+    # Official Python images export the patch version, too.
+    match = re.fullmatch(r"(3\.[0-9]{1,3})(\.[0-9]{1,3})?", text)
+    if match is None:
         raise ValueError("a Python version such as 3.11")
-    return text
+    return match.group(1)
 
 
 def _version(text: str) -> str:
@@ -115,9 +121,12 @@ def _text(text: str) -> str:
     return text
 
 
-def setting(default: Any, parse: Callable[[str], Any], about: str, env: str = "") -> Any:
+T = TypeVar("T")
+
+
+def setting(default: T, parse: Callable[[str], T], about: str) -> T:
     """A field of :class:`Settings`: its default, its parser and one line about it."""
-    return field(default=default, metadata={"parse": parse, "about": about, "env": env})
+    return field(default=default, metadata={"parse": parse, "about": about})
 
 
 @dataclass(frozen=True)
@@ -186,18 +195,12 @@ class Settings:
     manifest_cache: str = setting(
         "", _text, "Folder in which cleanup keeps manifests that it read; none for none."
     )
-    gh_token: Secret = setting(Secret(), Secret, "Registry and releases.", "GH_TOKEN")
-    codecov_token: Secret = setting(Secret(), Secret, "Coverage uploads.", "CODECOV_TOKEN")
-    slack_webhook_url: Secret = setting(
-        Secret(), Secret, "Notification of results.", "SLACK_WEBHOOK_URL"
-    )
-    docker_hub_username: Secret = setting(
-        Secret(), Secret, "Docker Hub account.", "DOCKER_HUB_USERNAME"
-    )
+    gh_token: Secret = setting(Secret(), Secret, "Registry and releases.")
+    codecov_token: Secret = setting(Secret(), Secret, "Coverage uploads.")
+    slack_webhook_url: Secret = setting(Secret(), Secret, "Notification of results.")
+    docker_hub_username: Secret = setting(Secret(), Secret, "Docker Hub account.")
     docker_hub_registry: str = setting("docker.io", _registry, "Host of Docker Hub (a mirror).")
-    docker_hub_token: Secret = setting(
-        Secret(), Secret, "Docker Hub token.", "DOCKER_HUB_TOKEN"
-    )
+    docker_hub_token: Secret = setting(Secret(), Secret, "Docker Hub token.")
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
@@ -218,7 +221,7 @@ def variable(name: str) -> str:
 
 def is_secret(name: str) -> bool:
     """Whether the setting is a secret: from the environment alone, never shown."""
-    return bool(Settings.__dataclass_fields__[name].metadata.get("env"))
+    return isinstance(Settings.__dataclass_fields__[name].default, Secret)
 
 
 def names() -> list[str]:
@@ -238,26 +241,19 @@ def _from_table(value: object) -> str:
     return str(value)
 
 
-def _fallbacks(env: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Values that other well-known variables give: setting -> (value, variable)."""
-    pairs = (
-        ("image_name", "GITHUB_REPOSITORY"),
-        ("ca_certificates", "PIP_CERT"),
-        ("ca_certificates", "SSL_CERT_FILE"),
-        ("gh_token", "GITHUB_TOKEN"),
-    )
-    found: dict[str, tuple[str, str]] = {}
-    for name, other in pairs:
-        if env.get(other, "").strip() and name not in found:
-            found[name] = (env[other], other)
-    return found
+# Other well-known variables that stand in for a setting's own, first come first served.
+FALLBACKS = {
+    "image_name": ("GITHUB_REPOSITORY",),
+    "ca_certificates": ("PIP_CERT", "SSL_CERT_FILE"),
+    "gh_token": ("GITHUB_TOKEN",),
+}
 
 
 def read_table(path: Path) -> dict[str, object]:
     """``[tool.mlc-pipeline]`` of a pyproject.toml; empty if there is none.
 
     Raises:
-        UsageError: The file is not TOML, or the table has a key that is no setting.
+        UsageError: The file is not TOML, or the table has a key that is not a setting.
     """
     if not path.exists():
         return {}
@@ -273,7 +269,7 @@ def read_table(path: Path) -> dict[str, object]:
         if key not in allowed:
             secret = " (secrets come from the environment alone)" if _names_secret(key) else ""
             raise UsageError(
-                f"{path.name} sets [tool.mlc-pipeline] {key}, which is no setting{secret}.",
+                f"{path.name} sets [tool.mlc-pipeline] {key}, which is not a setting{secret}.",
                 f"Use one of: {', '.join(sorted(allowed))}.",
             )
     return dict(found)
@@ -299,39 +295,61 @@ def load(env: Mapping[str, str] | None = None, root: Path = ROOT) -> Settings:
     """
     env = os.environ if env is None else env
     table = read_table(root / "pyproject.toml")
-    fallbacks = _fallbacks(env)
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     origins: dict[str, str] = {}
     for name in names():
-        key = name.replace("_", "-")
-        if env.get(variable(name), "").strip():
-            text, origin = env[variable(name)], f"environment {variable(name)}"
-        elif key in table:
-            text, origin = _from_table(table[key]), f"pyproject.toml {key}"
-        elif name in fallbacks:
-            text, origin = fallbacks[name][0], f"environment {fallbacks[name][1]}"
-        else:
-            origins[name] = "default"
-            continue
-        try:
-            values[name] = Settings.__dataclass_fields__[name].metadata["parse"](text.strip())
-        except ValueError as error:
-            raise UsageError(
-                f"The setting {variable(name)} ({origin}) is {text.strip()!r}.",
-                f"Give {error}.",
-            ) from error
-        origins[name] = origin
-    made = Settings(**values, origins=origins)
+        text, origins[name] = _given(name, env, table)
+        if text:
+            values[name] = _parsed(name, text, origins[name])
+    # Each parser gives the type of its field, which mypy cannot see through the names.
+    made = cast(Callable[..., Settings], Settings)(**values, origins=origins)
     account = made.docker_hub_username.reveal()
     if account in made.image_name.split("/"):
         forget(account)  # or the names of all images would be masked
+    if console.debugging():
+        console.table(("setting", "value", "from"), shown(made))
     return made
+
+
+def _given(name: str, env: Mapping[str, str], table: Mapping[str, object]) -> tuple[str, str]:
+    """What is given for a setting, and where; empty and ``default`` if nothing is."""
+    for variable_name in (f"MLC_{variable(name)}", variable(name)):
+        if text := env.get(variable_name, "").strip():
+            return text, f"environment {variable_name}"
+    key = name.replace("_", "-")
+    if key in table:
+        return _from_table(table[key]).strip(), f"pyproject.toml {key}"
+    for other in FALLBACKS.get(name, ()):
+        if text := env.get(other, "").strip():
+            return text, f"environment {other}"
+    return "", "default"
+
+
+def _parsed(name: str, text: str, origin: str) -> object:
+    try:
+        parse: Callable[[str], object] = Settings.__dataclass_fields__[name].metadata["parse"]
+        return parse(text)
+    except ValueError as error:
+        raise UsageError(
+            f"The setting {variable(name)} ({origin}) is {text!r}.", f"Give {error}."
+        ) from error
+
+
+def shown(settings: Settings) -> list[tuple[str, str, str]]:
+    """Variable, value and origin of every setting; of a secret only whether it is set."""
+    rows = []
+    for name in names():
+        value = getattr(settings, name)
+        if is_secret(name):
+            text = "set" if value else "not set"
+        else:
+            text = " ".join(value) if isinstance(value, tuple) else str(value)
+        rows.append((variable(name), text, settings.origins.get(name, "default")))
+    return rows
 
 
 def documentation() -> str:
     """``docs/settings.md``: all settings and secrets, as Markdown."""
-    from tools.core.console import markdown_table
-
     rows, secret_rows = [], []
     for name in names():
         default = Settings.__dataclass_fields__[name].default
@@ -344,18 +362,19 @@ def documentation() -> str:
     return f"""# Settings
 
 Each setting is read from the environment variable, else from `[tool.mlc-pipeline]` in
-`pyproject.toml`, else it has its default. A wrong value is refused before anything is
-done. Sizes are written `50 MB` or `1.5 GiB`, durations `45s`, `90m`, `36h` or `30d` (here
+`pyproject.toml`, else it has its default. `MLC_` before a variable's name wins over the
+plain one: base images export `PYTHON_VERSION` and the like for themselves (3.11.7 is read
+as 3.11). A wrong value is refused before anything is done. Sizes are written `50 MB` or `1.5 GiB`, durations `45s`, `90m`, `36h` or `30d` (here
 in bytes and seconds), lists with blanks or commas. `--debug` on any session shows where
 each value came from. This file is written by `python -m tools.core.settings > docs/settings.md`.
 
-{markdown_table(("variable", "in pyproject.toml", "default", "meaning"), rows)}
+{console.markdown_table(("variable", "in pyproject.toml", "default", "meaning"), rows)}
 ## Secrets
 
 From the environment alone; `GITHUB_TOKEN` stands in for a missing `GH_TOKEN`. They are
 masked in everything that is printed.
 
-{markdown_table(("variable", "used for"), secret_rows)}"""
+{console.markdown_table(("variable", "used for"), secret_rows)}"""
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="check only what this session needs (repeatable)",
     )
     made.add_argument("--json", action="store_true", help="results as JSON on stdout")
-    return cli.main(made, work, arguments)
+    return cli.main(made, argparse.Namespace, work, arguments)
 
 
 if __name__ == "__main__":

@@ -335,7 +335,7 @@ def carry_out(plan: BuildPlan, context: Context, wheels: Sequence[Path]) -> Imag
     with login.logged_in(logins) as env:
         before = size_before(plan.image, context.root)
         with staged(wheels, context.root) as folders:
-            with console.group(f"building the {plan.image} image"):
+            with console.step(f"building the {plan.image} image"):
                 built = buildx.build(buildx.with_contexts(plan, folders), context.root, env)
         record = ImageRecord(
             image=plan.image,
@@ -396,7 +396,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("--output", choices=["oci"], help="write an OCI archive to dist/images/")
     made.add_argument("--dry-run", action="store_true", help="print the plan, build nothing")
     made.add_argument("--json", action="store_true", help="print plan or record as JSON")
-    return cli.main(made, work, arguments)
+    return cli.main(made, argparse.Namespace, work, arguments)
 
 
 if __name__ == "__main__":

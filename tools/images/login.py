@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tools.core import process
 from tools.core.errors import PipelineError
 from tools.core.janitor import Janitor
@@ -101,7 +103,7 @@ def sweep() -> None:
     """Remove what processes that are gone have left (a janitor killed with its owner)."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         number = folder.name.removeprefix(PREFIX).split("-")[0]
-        if number.isdigit() and not process.is_alive(int(number)):
+        if number.isdigit() and not psutil.pid_exists(int(number)):
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -140,7 +142,7 @@ def logged_in(
             command = ["docker", "login", "--username", login.username]
             command += ["--password-stdin", login.host]
             done = process.run(
-                command, env=inside, given=login.password.reveal(), check=False, timeout=60
+                command, env=inside, stdin=login.password.reveal(), check=False, timeout=60
             )
             if done.code:
                 raise explain(login.host, done.output)

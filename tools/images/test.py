@@ -387,7 +387,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("--image", choices=image_record.IMAGES, default="development")
     made.add_argument("--digest", default="", help="sha256:... of an image in the registry")
     made.add_argument("--archive", default="", help="an OCI archive in place of a registry")
-    return cli.main(made, work, arguments)
+    return cli.main(made, argparse.Namespace, work, arguments)
 
 
 if __name__ == "__main__":

@@ -266,7 +266,7 @@ def work(given: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    return cli.main(parser(), work, arguments)
+    return cli.main(parser(), argparse.Namespace, work, arguments)
 
 
 if __name__ == "__main__":

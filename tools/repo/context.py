@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.core import console
 from tools.core.settings import ROOT, Settings, load
 from tools.repo import git
 from tools.repo.event import Event, from_actions, from_checkout
@@ -41,8 +42,12 @@ def current_event(env: Mapping[str, str], root: Path = ROOT) -> Event:
         UsageError: Neither is there, or a variable cannot be read.
     """
     if env.get("GITHUB_EVENT_NAME"):
-        return from_actions(env)
-    return from_checkout(git.read_checkout(root))
+        event = from_actions(env)
+    else:
+        event = from_checkout(git.read_checkout(root))
+    if console.debugging():
+        console.table(("event", "value"), list(event.to_json().items()))
+    return event
 
 
 def load_context(env: Mapping[str, str] | None = None, root: Path = ROOT) -> Context:

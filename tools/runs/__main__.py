@@ -319,7 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("--limit", type=int, default=LIMIT, help=f"runs in the trends ({LIMIT})")
     made.add_argument("--output", default=str(OUTPUT), help=f"the page ({OUTPUT})")
     made.add_argument("--mermaid", action="store_true", help="the Gantt chart on stdout too")
-    return cli.main(made, work, arguments)
+    return cli.main(made, argparse.Namespace, work, arguments)
 
 
 if __name__ == "__main__":

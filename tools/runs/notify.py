@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """``python -m tools.runs.notify``."""
     made = cli.parser("notify", "Tell Slack how the last run went.")
     made.add_argument("--dry-run", action="store_true", help="print the message, send nothing")
-    return cli.main(made, work, arguments)
+    return cli.main(made, argparse.Namespace, work, arguments)
 
 
 if __name__ == "__main__":

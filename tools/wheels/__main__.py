@@ -209,10 +209,10 @@ def build_one(plan: Plan, tree: Tree, work: Path) -> Wheel:
     constraints = work / "constraints.txt"
     kept = build_constraints(lines, project.requires)
     constraints.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-    with console.group(f"build {project.name} {plan.version}"):
+    with console.step(f"build {project.name} {plan.version}"):
         built = read_wheel(run_build(folder, work, env, plan.installer, constraints))
     check_version(built, plan.version)
-    with console.group(f"repair {built.name}"):
+    with console.step(f"repair {built.name}"):
         if built.pure:
             console.say("nothing to repair: it fits every platform")
         repaired = repair(built, work, env, plan.exclude)
@@ -247,7 +247,7 @@ def check(plan: Plan, wheel: Wheel, work: Path) -> None:
         PipelineError: One of them failed.
     """
     env = without_secrets(os.environ)
-    with console.group(f"check {wheel.name}"):
+    with console.step(f"check {wheel.name}"):
         check_file(wheel, env)
         environment = work / "fresh"
         install(wheel, environment, plan.installer, env, plan.test_requires)
@@ -401,4 +401,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main(parser(), work))
+    sys.exit(cli.main(parser(), argparse.Namespace, work))

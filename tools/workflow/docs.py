@@ -148,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """``python -m tools.workflow.docs``."""
     made = cli.parser("docs", "Write the generated parts of docs/workflow.md anew.")
     made.add_argument("--check", action="store_true", help="write nothing; 1 if not current")
-    return cli.main(made, work, arguments)
+    return cli.main(made, argparse.Namespace, work, arguments)
 
 
 if __name__ == "__main__":

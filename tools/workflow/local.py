@@ -351,7 +351,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     made.add_argument("--dry-run", action="store_true", help="show the commands, run nothing")
     made.add_argument("--json", action="store_true", help="the record of the run on stdout")
-    return cli.main(made, work, arguments)
+    return cli.main(made, argparse.Namespace, work, arguments)
 
 
 if __name__ == "__main__":

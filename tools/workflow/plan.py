@@ -331,7 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     form = made.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object on stdout")
     form.add_argument("--mermaid", action="store_true", help="the graph as Mermaid on stdout")
-    return cli.main(made, work, arguments)
+    return cli.main(made, argparse.Namespace, work, arguments)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.core.settings import ROOT, load, names, variable
-from tools.repo import debug
+from tools.core.settings import ROOT, load, names, shown, variable
 
 SECRETS = {
     "GH_TOKEN": "ghp_debugtoken0123456789",
@@ -25,10 +24,10 @@ SECRETS = {
 
 def test_every_setting_with_its_origin() -> None:
     """All of them, and where each came from; of secrets only whether they are set."""
-    rows = {name: (value, origin) for name, value, origin in debug.setting_rows(load({}, ROOT))}
+    rows = {name: (value, origin) for name, value, origin in shown(load({}, ROOT))}
     assert list(rows) == [variable(name) for name in names()]
     given = load({**SECRETS, "CMAKE_VERSION": "3.30"}, ROOT)
-    rows = {name: (value, origin) for name, value, origin in debug.setting_rows(given)}
+    rows = {name: (value, origin) for name, value, origin in shown(given)}
     assert rows["CMAKE_VERSION"] == ("3.30", "environment CMAKE_VERSION")
     assert rows["REGISTRY"][1] == "pyproject.toml registry"
     assert rows["TEST_TIMEOUT"][1] == "default"
@@ -37,7 +36,7 @@ def test_every_setting_with_its_origin() -> None:
 
 @pytest.mark.parametrize("switch", ["--debug", "RUNNER_DEBUG"])
 def test_a_real_session(switch: str) -> None:
-    """Settings, event, the plan's reasons and the commands; no secret; stdout untouched."""
+    """Settings, event and the commands; no secret; stdout untouched."""
     event = {"GITHUB_EVENT_NAME": "push", "GITHUB_REF": "refs/heads/develop"}
     env = {
         **os.environ,
@@ -45,14 +44,13 @@ def test_a_real_session(switch: str) -> None:
         **event,
         "RUNNER_DEBUG": "1" if switch != "--debug" else "0",
     }
-    command = [sys.executable, "-m", "tools.workflow.plan", "--json"]
+    command = [sys.executable, "-m", "tools.images", "development", "--dry-run", "--json"]
     command += ["--debug"] if switch == "--debug" else []
     done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["event"]["ref"] == "refs/heads/develop"
+    assert "ghcr.io" in json.loads(done.stdout)["references"][0]
     for text in ("CMAKE_VERSION", "pyproject.toml cmake-version", "refs/heads/develop"):
         assert text in done.stderr
-    assert "build-production-image" in done.stderr
     assert "$ git -C" in done.stderr
     for value in SECRETS.values():
         assert value not in done.stderr + done.stdout
@@ -61,8 +59,8 @@ def test_a_real_session(switch: str) -> None:
 def commands() -> list[list[str]]:
     """The command of every session that runs a module of tools/."""
     text = (ROOT / "noxfile.py").read_text(encoding="utf-8")
-    found = re.findall(r'^    tool\(session, "\w+", ((?:"\w+"(?:, )?)+)', text, re.MULTILINE)
-    return [re.findall(r'"(\w+)"', arguments) for arguments in found]
+    found = re.findall(r'^    tool\(session, "\w+", ((?:"[\w.]+"(?:, )?)+)', text, re.MULTILINE)
+    return [re.findall(r'"([\w.]+)"', arguments) for arguments in found]
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
@@ -72,11 +70,3 @@ def test_every_session_has_it(command: list[str]) -> None:
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "--debug" in done.stdout
-
-
-def test_what_cannot_be_read_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A wrong setting is the work's to refuse, not a crash of the debugging aid."""
-    debug.show({"REGISTRY": "https://x"}, tmp_path)
-    assert "cannot be shown: The setting REGISTRY" in capsys.readouterr().err

@@ -1,0 +1,105 @@
+"""Files: written whole or not at all, hashed, and JSON read into types.
+
+JSON becomes a dataclass here, at the edge, or is refused: behind it nothing has to ask
+whether a key is there. msgspec does the conversion; its messages name the field.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from tools.core.errors import PipelineError
+
+T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A path beside ``path`` to write to; it takes the place of ``path`` at the end.
+
+    When the block fails, ``path`` is as it was before, and nothing is left beside it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Write a whole file, or leave what was there."""
+    with replaced(path) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file with its times, whole or not at all."""
+    with replaced(target) as part:
+        shutil.copy2(source, part)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, 64 hexadecimal digits."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write plain data or a dataclass as JSON, whole or not at all."""
+    write(path, to_json(value) + "\n")
+
+
+def to_json(value: object) -> str:
+    """Plain data or dataclasses (nested ones too) as indented JSON."""
+    import msgspec
+
+    return json.dumps(msgspec.to_builtins(value, str_keys=True), indent=2)
+
+
+def convert(value: object, kind: type[T]) -> T:
+    """Plain data (parsed JSON) as ``kind``, such as a dataclass; other keys are passed over.
+
+    Raises:
+        ValueError: A field is missing or of another type; the message names it.
+    """
+    import msgspec
+
+    return msgspec.convert(value, kind)
+
+
+def parse_json(text: str | bytes, kind: type[T]) -> T:
+    """JSON text as ``kind``.
+
+    Raises:
+        ValueError: It is no JSON, or a field is missing or of another type.
+    """
+    import msgspec
+
+    return msgspec.json.decode(text, type=kind)
+
+
+def read_json(path: Path, kind: type[T], remedy: str = "") -> T:
+    """A JSON file as ``kind``.
+
+    Args:
+        path: The file.
+        kind: A dataclass, or any type that msgspec knows.
+        remedy: What to do if it cannot be read.
+
+    Raises:
+        FileNotFoundError: It is not there.
+        PipelineError: It cannot be read; the sentence names file and field.
+    """
+    try:
+        return parse_json(path.read_bytes(), kind)
+    except ValueError as error:
+        raise PipelineError(f"{path} cannot be read: {error}.", remedy) from error

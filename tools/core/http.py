@@ -1,0 +1,67 @@
+"""HTTP as every service gets it: one session, one policy of what is tried again.
+
+requests is what PyGithub and the Docker SDK bring; urllib3's ``Retry`` waits between
+attempts, longer each time, and as long as ``Retry-After`` asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3 import Retry
+
+USER_AGENT = "mlc-llm-pipeline"
+PASSING_STATUSES = (429, 500, 502, 503, 504)
+LONGEST_PAUSE = 120  # seconds that a server can ask for with Retry-After
+
+
+def retry(
+    total: int = 5, backoff: float = 0.5, methods: Collection[str] | None = None
+) -> Retry:
+    """What is tried again: resets, timeouts, 429 and 5xx.
+
+    Args:
+        total: How often a request is repeated before it has failed.
+        backoff: Seconds of the first pause; it doubles, with as much jitter.
+        methods: HTTP methods that may be repeated; None for all.
+    """
+    return Retry(
+        total=total,
+        backoff_factor=backoff,
+        backoff_jitter=backoff,
+        status_forcelist=PASSING_STATUSES,
+        allowed_methods=methods,
+        raise_on_status=False,
+        raise_on_redirect=False,
+        retry_after_max=LONGEST_PAUSE,
+    )
+
+
+class _NoNetrc(requests.auth.AuthBase):
+    """Keeps requests from putting a login of ``.netrc`` in place of ours."""
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        return request
+
+
+def session(
+    ca_certificates: str = "", policy: Retry | None = None, connections: int = 10
+) -> requests.Session:
+    """A session for one service; the proxy comes from the environment.
+
+    Args:
+        ca_certificates: PEM file of authorities to trust; empty for the usual ones.
+        policy: What is tried again; :func:`retry` if not given.
+        connections: How many are kept open: as many as threads use it.
+    """
+    made = requests.Session()
+    adapter = HTTPAdapter(max_retries=policy or retry(), pool_maxsize=connections)
+    made.mount("https://", adapter)
+    made.mount("http://", adapter)
+    made.headers["User-Agent"] = USER_AGENT
+    made.auth = _NoNetrc()
+    if ca_certificates:
+        made.verify = ca_certificates
+    return made
