@@ -1,1 +1,1 @@
-"""The pipeline's logic: each module runs as ``python -m tools.<name>``, without nox."""
+"""The pipeline: a folder a subject, a file an idea; see CONTRIBUTING.md."""

@@ -1,4 +1,4 @@
-"""What triggered us: from Actions variables and from a checkout."""
+"""What triggered us: from Actions variables."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from hypothesis import strategies as st
 from tools.core.errors import UsageError
 from tools.repo.event import (
     NO_COMMIT,
-    Checkout,
     Event,
     from_actions,
-    from_checkout,
     full_ref,
     is_fork,
 )
@@ -177,20 +175,6 @@ def test_unknown_head_counts_as_a_fork() -> None:
     """A payload that does not tell where a pull request comes from gets no rights."""
     assert is_fork({"pull_request": None}) and is_fork({"pull_request": {}})
     assert not is_fork({})
-
-
-@pytest.mark.parametrize(
-    ("checkout", "ref"),
-    [
-        (Checkout(SHA, "topic/a", ("v1.0.0",)), "refs/heads/topic/a"),
-        (Checkout(SHA, None, ("v1.0.0rc1", "v1.0.0")), "refs/tags/v1.0.0"),
-        (Checkout(SHA, None), "refs/heads/detached-abcdef1"),
-    ],
-)
-def test_from_checkout(checkout: Checkout, ref: str) -> None:
-    """The branch comes first, then the highest version tag, then the bare commit."""
-    event = from_checkout(checkout)
-    assert (event.name, event.ref, event.sha) == ("push", ref, SHA)
 
 
 def test_plain_data_has_no_payload() -> None:

@@ -13,7 +13,7 @@ from packaging.version import Version
 from tools.core.errors import PipelineError, UsageError
 from tools.core.secrets import MASK, forget, redact
 from tools.repo import git
-from tools.repo.context import load_context
+from tools.repo.context import checkout_event, load_context
 
 ENV = {
     "GIT_AUTHOR_NAME": "A", "GIT_AUTHOR_EMAIL": "a@b.c", "GIT_COMMITTER_NAME": "A",
@@ -74,13 +74,19 @@ def test_repository_of(address: str, name: str) -> None:
     assert git.repository_of(address) == name
 
 
-def test_read_checkout(repository: Path) -> None:
-    """Branch, commit, origin and time are those that git has."""
+def test_the_event_of_a_checkout(repository: Path) -> None:
+    """Branch, commit and origin are those that git has."""
     do(repository, "remote", "add", "origin", "git@github.com:o/n.git")
-    found = git.read_checkout(repository)
-    assert (found.branch, found.repository, found.committed) == ("main", "o/n", 1_700_000_000)
-    assert found.sha == do(repository, "rev-parse", "HEAD")
-    assert (found.dirty, found.shallow, found.tags_here) == (False, False, ())
+    event = checkout_event(repository)
+    assert (event.ref, event.repository) == ("refs/heads/main", "o/n")
+    assert event.sha == do(repository, "rev-parse", "HEAD")
+
+
+def test_a_detached_commit(repository: Path) -> None:
+    """Neither branch nor tag: the reference says so, and is of no branch that exists."""
+    do(repository, "checkout", "-q", "--detach")
+    sha = do(repository, "rev-parse", "HEAD")
+    assert checkout_event(repository).ref == f"refs/heads/detached-{sha[:7]}"
 
 
 def test_a_detached_checkout_of_a_tag_is_that_tag(repository: Path) -> None:
@@ -122,7 +128,7 @@ def test_an_empty_repository(tmp_path: Path) -> None:
         if prepare:
             do(tmp_path, "init", "-q")
         with pytest.raises(UsageError, match="Clone the repository") as caught:
-            git.read_checkout(tmp_path)
+            checkout_event(tmp_path)
         assert caught.value.detail
 
 

@@ -45,7 +45,7 @@ def test_accepted_tags(tag: str, version: str, prerelease: bool) -> None:
     ],
 )  # fmt: skip
 def test_refused_tags(tag: str) -> None:
-    """Whatever is no version is refused with a sentence that shows the accepted forms."""
+    """Whatever is not a version is refused with a sentence that shows the accepted forms."""
     with pytest.raises(UsageError) as caught:
         parse_tag(tag)
     assert ACCEPTED in caught.value.remedy
@@ -78,7 +78,7 @@ def test_no_tag_takes_long(tail: str) -> None:
 
 
 def test_known_versions_pass_over_other_tags() -> None:
-    """Tags that are no versions are ignored, the others are ordered as versions."""
+    """Tags that are not versions are ignored, the others are ordered as versions."""
     tags = ["v1.10.0", "nightly", "v1.9.0", "v1.10.0-rc1"]
     assert [found.tag for found in known_versions(tags)] == ["v1.9.0", "v1.10.0-rc1", "v1.10.0"]
 
@@ -92,7 +92,7 @@ tags = st.builds(lambda release, suffix: release + suffix, releases, suffixes)
 @given(tags, st.integers(1, 10_000), st.booleans())
 def test_development_version_is_after_its_tag(tag: str, distance: int, dirty: bool) -> None:
     """It sorts after the tag it grew from, is a prerelease, and names the commit."""
-    made = Version(development_version(tag, distance, "abcdef1234", dirty))
+    made = Version(development_version(parse_tag(tag).version, distance, "abcdef1234", dirty))
     assert made > parse_tag(tag).version
     assert made.is_prerelease
     assert (made.local or "").startswith("gabcdef1")
@@ -105,15 +105,21 @@ def test_development_version_is_before_the_next_release(tag: str, distance: int)
     release += [0] * (3 - len(release))
     release[-1] += 1
     following = ".".join(map(str, release))
-    made = Version(development_version(tag, distance, "abcdef1234", False))
+    made = Version(development_version(parse_tag(tag).version, distance, "abcdef1234", False))
     assert Version(made.public) < Version(f"{following}a0")
 
 
 @given(tags, st.integers(0, 1000))
 def test_development_versions_grow(tag: str, distance: int) -> None:
     """The commit after sorts after, so that an upgrade is one."""
-    one = Version(Version(development_version(tag, distance, "a" * 40, False)).public)
-    two = Version(Version(development_version(tag, distance + 1, "b" * 40, False)).public)
+    one = Version(
+        Version(development_version(parse_tag(tag).version, distance, "a" * 40, False)).public
+    )
+    two = Version(
+        Version(
+            development_version(parse_tag(tag).version, distance + 1, "b" * 40, False)
+        ).public
+    )
     assert one < two
 
 

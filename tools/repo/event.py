@@ -10,12 +10,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tools.core.errors import UsageError
 
 EVENT_NAMES = ("push", "pull_request", "workflow_dispatch")
 NO_COMMIT = "0" * 40
+
+Payload = Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -48,19 +49,21 @@ class Event:
     fork: bool = False
     force_build: bool = False
     actor: str = ""
-    payload: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    payload: Payload = field(default_factory=dict, compare=False)
 
     @property
     def branch(self) -> str | None:
         """The branch, if the reference is one and this is no pull request."""
-        is_branch = self.ref.startswith("refs/heads/") and self.pull_request is None
-        return self.ref.removeprefix("refs/heads/") if is_branch else None
+        return self._name_in("refs/heads/")
 
     @property
     def tag(self) -> str | None:
         """The tag, if the reference is one."""
-        is_tag = self.ref.startswith("refs/tags/") and self.pull_request is None
-        return self.ref.removeprefix("refs/tags/") if is_tag else None
+        return self._name_in("refs/tags/")
+
+    def _name_in(self, kind: str) -> str | None:
+        is_one = self.ref.startswith(kind) and self.pull_request is None
+        return self.ref.removeprefix(kind) if is_one else None
 
     @property
     def on_default_branch(self) -> bool:
@@ -77,8 +80,8 @@ class Event:
         """``github.ref_name``: the reference without its kind."""
         return re.sub(r"^refs/(heads|tags|pull)/", "", self.ref)
 
-    def to_json(self) -> dict[str, Any]:
-        """The event as plain data (without the raw payload)."""
+    def to_json(self) -> dict[str, str | int | bool | None]:
+        """The event as plain data (without actor and raw payload)."""
         return {
             "name": self.name,
             "ref": self.ref,
@@ -91,20 +94,6 @@ class Event:
             "fork": self.fork,
             "force_build": self.force_build,
         }
-
-
-@dataclass(frozen=True)
-class Checkout:
-    """What a git checkout tells: the part of an event that is known locally."""
-
-    sha: str
-    branch: str | None
-    tags_here: tuple[str, ...] = ()
-    default_branch: str = "main"
-    repository: str = ""
-    committed: int = 0  # seconds since the epoch, of the commit
-    dirty: bool = False
-    shallow: bool = False
 
 
 def check_event_name(name: str) -> str:
@@ -130,8 +119,18 @@ def full_ref(ref: str) -> str:
     )
 
 
-def read_payload(path: str) -> dict[str, Any]:
-    """The JSON object of an Actions event file; UsageError if it is none."""
+def check_sha(sha: str) -> str:
+    """``sha`` if it is a full commit hash (SHA-1 or SHA-256); UsageError otherwise."""
+    if re.fullmatch(r"[0-9a-f]{40}([0-9a-f]{24})?", sha):
+        return sha
+    raise UsageError(
+        f"The commit {sha!r} is not a full hash.",
+        "Give 40 hexadecimal digits, in small letters.",
+    )
+
+
+def read_payload(path: str) -> dict[str, object]:
+    """The JSON object of an Actions event file; UsageError if there is none."""
     try:
         payload = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -144,37 +143,29 @@ def read_payload(path: str) -> dict[str, Any]:
     return payload
 
 
-def _dig(payload: Mapping[str, Any], *keys: str) -> Any:
+def dig(payload: Payload, *keys: str) -> object:
     """The value under ``keys``, or None where any of them is missing."""
-    found: Any = payload
+    value: object = payload
     for key in keys:
-        if not isinstance(found, Mapping):
-            return None
-        found = found.get(key)
-    return found
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
-def check_sha(sha: str) -> str:
-    """``sha`` if it is a full commit hash (SHA-1 or SHA-256); UsageError otherwise."""
-    if re.fullmatch(r"[0-9a-f]{40}([0-9a-f]{24})?", sha):
-        return sha
-    raise UsageError(
-        f"The commit {sha!r} is not a full hash.",
-        "Give 40 hexadecimal digits, in small letters.",
-    )
-
-
-def is_fork(payload: Mapping[str, Any]) -> bool:
+def is_fork(payload: Payload) -> bool:
     """Whether a pull request's head lives in another repository than its base."""
     if "pull_request" not in payload:
         return False
-    head = _dig(payload, "pull_request", "head", "repo", "full_name")
-    base = _dig(payload, "pull_request", "base", "repo", "full_name")
+    head = dig(payload, "pull_request", "head", "repo", "full_name")
     # A deleted fork has no head repository: it is a fork all the same.
-    return head is None or bool(head != base)
+    return head is None or head != dig(payload, "pull_request", "base", "repo", "full_name")
 
 
-def _number(name: str, ref: str, payload: Mapping[str, Any]) -> int | None:
+def forces_build(payload: Payload) -> bool:
+    """Whether a manual run was told to build even if tests fail."""
+    return str(dig(payload, "inputs", "force_build")).lower() == "true"
+
+
+def _number(name: str, ref: str, payload: Payload) -> int | None:
     """Number of the pull request, from the reference, else from the payload.
 
     Raises:
@@ -210,35 +201,18 @@ def from_actions(env: Mapping[str, str], default_branch: str = "main") -> Event:
     payload = read_payload(env["GITHUB_EVENT_PATH"]) if env.get("GITHUB_EVENT_PATH") else {}
     ref = full_ref(env.get("GITHUB_REF", ""))
     name = check_event_name(env.get("GITHUB_EVENT_NAME", ""))
-    named = _dig(payload, "repository", "default_branch")
+    branch = dig(payload, "repository", "default_branch")
     return Event(
         name=name,
         ref=ref,
         sha=check_sha(env.get("GITHUB_SHA", "") or NO_COMMIT),
         repository=env.get("GITHUB_REPOSITORY", ""),
-        default_branch=named if isinstance(named, str) and named else default_branch,
+        default_branch=branch if isinstance(branch, str) and branch else default_branch,
         pull_request=_number(name, ref, payload),
         head_ref=env.get("GITHUB_HEAD_REF", ""),
         base_ref=env.get("GITHUB_BASE_REF", ""),
         fork=is_fork(payload),
-        force_build=str(_dig(payload, "inputs", "force_build")).lower() == "true",
+        force_build=forces_build(payload),
         actor=env.get("GITHUB_ACTOR", ""),
         payload=payload,
-    )
-
-
-def from_checkout(checkout: Checkout) -> Event:
-    """The push that would have brought the checkout here: its branch, else its tag."""
-    if checkout.branch is not None:
-        ref = f"refs/heads/{checkout.branch}"
-    elif checkout.tags_here:
-        ref = f"refs/tags/{checkout.tags_here[-1]}"
-    else:
-        ref = f"refs/heads/detached-{checkout.sha[:7]}"
-    return Event(
-        name="push",
-        ref=ref,
-        sha=checkout.sha,
-        repository=checkout.repository,
-        default_branch=checkout.default_branch,
     )

@@ -8,13 +8,12 @@ from pathlib import Path
 
 from tools.core import process
 from tools.core.errors import PipelineError, UsageError
-from tools.repo.event import Checkout
 from tools.repo.versions import development_version, known_versions
 
 REMOTE_LIMIT = 60.0  # seconds that a remote may take to answer
 
 
-def git(root: Path, *arguments: str, check: bool = True, timeout: float | None = None) -> str:
+def git(root: Path, *args: str, check: bool = True, timeout: float | None = None) -> str:
     """Output of a git command in ``root``, stripped; empty if it fails unchecked.
 
     Raises:
@@ -22,19 +21,19 @@ def git(root: Path, *arguments: str, check: bool = True, timeout: float | None =
     """
     # Not ours to answer questions, nor to take locks while somebody else works.
     env = dict(os.environ, GIT_TERMINAL_PROMPT="0", GIT_OPTIONAL_LOCKS="0")
-    command = ["git", "-C", str(root), *arguments]
+    command = ["git", "-C", str(root), *args]
     try:
         done = process.run(command, env=env, check=False, timeout=timeout, mask=False)
     except process.TimeLimitError as error:
         raise PipelineError(
-            f"git {arguments[0]} did not end within {timeout:.0f} s.",
+            f"git {args[0]} did not end within {timeout:.0f} s.",
             "See whether the remote can be reached.",
         ) from error
     if done.code:
         if not check:
             return ""
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise PipelineError(f"git {arguments[0]} failed: {last}.")
+        raise PipelineError(f"git {args[0]} failed: {last}.")
     return done.stdout.strip()
 
 
@@ -74,54 +73,58 @@ def every_tag(root: Path) -> list[str]:
         PipelineError: The clone is shallow and its origin cannot be asked. Without all
             tags a floating tag could move backwards.
     """
-    found = set(tags(root))
+    names = set(tags(root))
     if is_shallow(root):
         try:
-            found |= set(remote_tags(root))
+            names |= set(remote_tags(root))
         except PipelineError as error:
             raise PipelineError(
                 "The clone is shallow, and origin could not be asked for the other tags.",
                 "Fetch them with git fetch --unshallow --tags (on Actions: fetch-depth: 0).",
                 error.message,
             ) from error
-    return sorted(found)
+    return sorted(names)
 
 
-def version_tags_at(root: Path, commit: str = "HEAD") -> list[str]:
-    """Version tags that point at a commit, the lowest version first."""
-    listed = git(root, "tag", "--points-at", commit, check=False).splitlines()
-    return [found.tag for found in known_versions(listed)]
+def _tags_of(root: Path, relation: str) -> list[str]:
+    return git(root, "tag", relation, "HEAD", check=False).splitlines()
 
 
-def _default_branch(root: Path) -> str:
-    head = git(root, "symbolic-ref", "--short", "refs/remotes/origin/HEAD", check=False)
-    return head.removeprefix("origin/") or "main"
+def version_tags(root: Path) -> list[str]:
+    """Version tags of the commit that is checked out, the lowest version first."""
+    return [version.tag for version in known_versions(_tags_of(root, "--points-at"))]
 
 
-def read_checkout(root: Path) -> Checkout:
-    """What the checkout at ``root`` tells of the event that it stands for.
+def head(root: Path) -> str:
+    """The full hash of the commit that is checked out.
 
     Raises:
         UsageError: There is no commit here.
     """
     try:
-        sha = git(root, "rev-parse", "--verify", "HEAD")
+        return git(root, "rev-parse", "--verify", "HEAD")
     except PipelineError as error:
         raise UsageError(
             f"{root} is not a git checkout with a commit.",
             "Clone the repository, or give the event with --event and --ref.",
             error.message,
         ) from error
-    return Checkout(
-        sha=sha,
-        branch=git(root, "symbolic-ref", "--short", "--quiet", "HEAD", check=False) or None,
-        tags_here=tuple(version_tags_at(root)),
-        default_branch=_default_branch(root),
-        repository=repository_of(git(root, "remote", "get-url", "origin", check=False)),
-        committed=int(git(root, "log", "-1", "--format=%ct")),
-        dirty=is_dirty(root),
-        shallow=is_shallow(root),
-    )
+
+
+def branch(root: Path) -> str:
+    """The branch that is checked out; empty if none is."""
+    return git(root, "symbolic-ref", "--short", "--quiet", "HEAD", check=False)
+
+
+def default_branch(root: Path) -> str:
+    """The branch that origin calls its own; ``main`` if it does not say."""
+    name = git(root, "symbolic-ref", "--short", "refs/remotes/origin/HEAD", check=False)
+    return name.removeprefix("origin/") or "main"
+
+
+def repository(root: Path) -> str:
+    """``owner/name`` of origin; empty if it has no such form."""
+    return repository_of(git(root, "remote", "get-url", "origin", check=False))
 
 
 def is_dirty(root: Path) -> bool:
@@ -134,24 +137,25 @@ def commit_time(root: Path) -> int:
 
     Source: reproducible-builds.org, SOURCE_DATE_EPOCH specification.
     """
-    given = os.environ.get("SOURCE_DATE_EPOCH", "")
-    if given:
-        if not re.fullmatch(r"[0-9]{1,11}", given):  # up to the year 5138
-            raise UsageError(
-                f"SOURCE_DATE_EPOCH is {given!r}.", "Give whole seconds since 1970-01-01 UTC."
-            )
-        return int(given)
-    return int(git(root, "log", "-1", "--format=%ct", check=False) or 0)
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if not epoch:
+        return int(git(root, "log", "-1", "--format=%ct", check=False) or 0)
+    if not re.fullmatch(r"[0-9]{1,11}", epoch):  # up to the year 5138
+        raise UsageError(
+            f"SOURCE_DATE_EPOCH is {epoch!r}.", "Give whole seconds since 1970-01-01 UTC."
+        )
+    return int(epoch)
 
 
 def describe_version(root: Path) -> str:
     """The PEP 440 version of the checkout: its version tag, else a development one."""
     dirty = is_dirty(root)
-    here = version_tags_at(root)
+    here = known_versions(_tags_of(root, "--points-at"))
     if here and not dirty:
-        return str(known_versions(here)[-1].version)
+        return str(here[-1].version)
+    merged = known_versions(_tags_of(root, "--merged"))
+    last = merged[-1] if merged else None
+    span = f"{last.tag}..HEAD" if last else "HEAD"
+    distance = int(git(root, "rev-list", "--count", span))
     sha = git(root, "rev-parse", "HEAD")
-    merged = git(root, "tag", "--merged", "HEAD", check=False).splitlines()
-    last = known_versions(merged)[-1].tag if known_versions(merged) else None
-    span = f"{last}..HEAD" if last else "HEAD"
-    return development_version(last, int(git(root, "rev-list", "--count", span)), sha, dirty)
+    return development_version(last.version if last else None, distance, sha, dirty)

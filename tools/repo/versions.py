@@ -56,7 +56,7 @@ def parse_tag(tag: str) -> TagVersion:
         The tag and its PEP 440 version (``1.2.3rc1``).
 
     Raises:
-        UsageError: The tag is no version; the sentence shows the accepted forms.
+        UsageError: The tag is not a version; the sentence shows the accepted forms.
     """
     try:
         if len(tag) > _LONGEST or not _TAG.fullmatch(tag):
@@ -70,44 +70,37 @@ def parse_tag(tag: str) -> TagVersion:
 
 def known_versions(tags: Iterable[str]) -> list[TagVersion]:
     """The versions among ``tags``, lowest first; other tags are passed over."""
-    found = []
+    versions = []
     for tag in tags:
         try:
-            found.append(parse_tag(tag))
+            versions.append(parse_tag(tag))
         except UsageError:
             continue
-    return sorted(found)
+    return sorted(versions)
 
 
-def development_version(last: str | None, distance: int, sha: str, dirty: bool) -> str:
+def development_version(last: Version | None, distance: int, sha: str, dirty: bool) -> str:
     """The PEP 440 version of a commit that bears no version tag.
 
-    A development release of the next patch after the last version tag, so that it
-    sorts after that tag and before the next release; the commit stands in the local
-    part. Without any tag, a development release of 0.0.1.
+    A development release of the version that comes next after the last tag, so that it
+    sorts between the two: 1.2.4.dev5 after 1.2.3, 1.2.3rc2.dev5 after 1.2.3rc1. Without
+    any tag, one of 0.0.1. The commit stands in the local part.
 
     Args:
-        last: The nearest version tag before the commit, if any.
-        distance: Commits since that tag, or since the beginning.
+        last: The nearest version before the commit, if any.
+        distance: Commits since its tag, or since the beginning.
         sha: The commit's full hash.
         dirty: Whether the checkout has changes that are not committed.
     """
-    if last is None:
-        base = "0.0.1"
-    else:
-        version = parse_tag(last).version
-        release = list(version.release) + [0] * (3 - len(version.release))
-        if not version.is_prerelease:
+    base = "0.0.1"
+    if last is not None:
+        release = list(last.release) + [0] * (3 - len(last.release))
+        if not last.is_prerelease:
             release[-1] += 1
+        elif last.pre is None:
+            distance += last.dev or 0  # after 1.2.3.dev4 comes 1.2.3.dev5
         base = ".".join(map(str, release))
-        if version.pre is not None:
-            # After rc1 comes rc2: 1.2.3rc2.dev5 sorts after 1.2.3rc1.
-            base += f"{version.pre[0]}{version.pre[1] + 1}"
+        if last.pre is not None:
+            base += f"{last.pre[0]}{last.pre[1] + 1}"
     local = f"g{sha[:7]}" + (".dirty" if dirty else "")
-    count = distance
-    if last is not None and parse_tag(last).version.pre is None:
-        # After 1.2.3.dev4 comes 1.2.3.dev5.
-        count += (
-            (parse_tag(last).version.dev or 0) if parse_tag(last).version.is_prerelease else 0
-        )
-    return str(Version(f"{base}.dev{count}+{local}"))
+    return str(Version(f"{base}.dev{distance}+{local}"))

@@ -20,12 +20,14 @@ from tools.core.errors import UsageError
 from tools.core.settings import ROOT, Settings, load
 from tools.images import names as tags
 from tools.repo import git
+from tools.repo.context import checkout_event
 from tools.repo.event import (
     NO_COMMIT,
     Event,
     check_event_name,
+    dig,
+    forces_build,
     from_actions,
-    from_checkout,
     full_ref,
     is_fork,
     read_payload,
@@ -148,7 +150,7 @@ def _base_event(env: Mapping[str, str], root: Path, default_branch: str | None) 
     if env.get("GITHUB_EVENT_NAME"):
         event = from_actions(env, default_branch or "main")
     elif git.git(root, "rev-parse", "--verify", "HEAD", check=False):
-        event = from_checkout(git.read_checkout(root))
+        event = checkout_event(root)
     else:
         event = Event("push", "")
     repository = env.get("GITHUB_REPOSITORY") or event.repository
@@ -165,19 +167,18 @@ def find_event(given: argparse.Namespace, env: Mapping[str, str], root: Path = R
     base = _base_event(env, root, given.default_branch)
     if not is_described(given):
         if not base.ref:
-            git.read_checkout(root)  # says what is missing
+            git.head(root)  # says what is missing
         return dataclasses.replace(base, sha=given.sha or base.sha)
     payload = read_payload(given.event_file) if given.event_file else {}
     name = _name_of(given)
-    inputs = payload.get("inputs") or {}
-    force = given.force_build or str(inputs.get("force_build", "")).lower() == "true"
-    repository = payload.get("repository", {}) if not given.default_branch else {}
+    force = given.force_build or forces_build(payload)
+    named = dig(payload, "repository", "default_branch")
     event = Event(
         name=name,
         ref=given.ref or str(payload.get("ref") or ""),
         sha=given.sha or str(payload.get("after") or "") or base.sha or NO_COMMIT,
         repository=base.repository,
-        default_branch=repository.get("default_branch") or base.default_branch,
+        default_branch=given.default_branch or str(named or base.default_branch),
         force_build=force and name == "workflow_dispatch",
         actor=base.actor,
         payload=payload,
