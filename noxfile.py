@@ -23,8 +23,13 @@ nox.options.error_on_missing_interpreters = True
 nox.options.sessions = ["lint", "tests", "wheels"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
-PYTHON = os.environ.get("PYTHON_VERSION") or str(
-    PYPROJECT["tool"]["mlc-pipeline"]["python-version"]
+# As tools/core/settings.py reads it: official Python images export the patch version, too.
+PYTHON = ".".join(
+    (
+        os.environ.get("MLC_PYTHON_VERSION")
+        or os.environ.get("PYTHON_VERSION")
+        or str(PYPROJECT["tool"]["mlc-pipeline"]["python-version"])
+    ).split(".")[:2]
 )
 IMAGE_TESTS = ("basic", "import", "help")
 TESTED = [f"docker_test({name})" for name in IMAGE_TESTS]
@@ -46,22 +51,22 @@ def after(*sessions: str) -> list[str]:
 
 def prepare(session: nox.Session, group: str) -> None:
     """Install a dependency group at the versions of constraints.txt, unless it is there."""
-    wanted = nox.project.dependency_groups(PYPROJECT, group)
-    text = "\n".join([*wanted, CONSTRAINTS.read_text(encoding="utf-8")])
+    required = nox.project.dependency_groups(PYPROJECT, group)
+    text = "\n".join([*required, CONSTRAINTS.read_text(encoding="utf-8")])
     stamp = Path(session.virtualenv.location) / "installed-group.txt"
     digest = hashlib.sha256(text.encode()).hexdigest()
     if stamp.exists() and stamp.read_text(encoding="utf-8") == digest:
         return
     # uv compiles only when told to; a start without compiled modules takes twice as long.
     compiled = {"UV_COMPILE_BYTECODE": "1"}
-    session.install(*wanted, "--constraint", str(CONSTRAINTS), env=compiled)
+    session.install(*required, "--constraint", str(CONSTRAINTS), env=compiled)
     stamp.write_text(digest, encoding="utf-8")
 
 
-def tool(session: nox.Session, group: str, name: str, *arguments: str) -> None:
+def tool(session: nox.Session, group: str, name: str, *args: str) -> None:
     """Run ``python -m tools.<name>`` in an environment with a dependency group."""
     prepare(session, group)
-    command = ["python", "-m", f"tools.{name}", *arguments, *session.posargs]
+    command = ["python", "-m", f"tools.{name}", *args, *session.posargs]
     try:
         # After Ctrl-C containers, logins and jobs are ended first, which takes its time.
         # nox joins the two streams unless told: --json has stdout for itself.
@@ -88,7 +93,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON, allow_parallel=True)
 def tests(session: nox.Session) -> None:
-    """The test suite on all processors, with coverage; given arguments go to pytest."""
+    """The test suite on all processors, with coverage; what follows -- goes to pytest."""
     prepare(session, "tests")
     whole = ["--numprocesses=auto", "--dist=loadgroup", "--cov", "--cov-report=term"]
     whole.append("--cov-report=xml")
@@ -148,7 +153,7 @@ def pipeline(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON, default=False, requires=after("wheels", "docker_dev"))
 def release(session: nox.Session) -> None:
-    """Publish a version: -- TAG [--dry-run] [--replace-assets]; checks, drafts, verifies."""
+    """Publish a version: -- TAG [--dry-run]; checks, drafts, verifies."""
     tool(session, "release", "release")
 
 
