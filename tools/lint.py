@@ -1,345 +1,132 @@
-"""The session ``lint``: all linters at the same time, all their findings shown.
+"""The session ``lint``: all linters at the same time; what they print is shown as it is.
 
-A formatting failure stops at once, as everything else would be found again on the
-lines that the formatter moves. What was clean, and has not changed since, is not looked
-at again: neither the files, nor the linters' settings, nor any installed package.
+A fault in the formatting ends the others, whose findings would stand on lines that the
+formatter moves. On Actions .github/problem-matchers.json makes annotations of the lines.
 """
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import hashlib
-import json
-import os
+import shutil
 import sys
+import sysconfig
 import tomllib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from tools.core import cli, console
-from tools.core.process import Done, stream, together
+from tools.core import cli, console, files, process
+from tools.core.errors import PipelineError
 from tools.core.settings import ROOT, load
-from tools.linters import Finding, Linter, first_changes, linters, yaml_line
 from tools.repo.git import git
 
-MEMORY = Path(".nox/.cache/lint.json")
-# What the linters read their settings from; a change of any makes all look again.
-CONFIGURATION = (
-    "pyproject.toml",
-    "constraints.txt",
-    "setup.cfg",
-    "tox.ini",
-    ".flake8",
-    ".isort.cfg",
-    ".editorconfig",
-    ".hadolint.yaml",
-    ".github/zizmor.yml",
-    "tools/linters.py",
+STAMP = Path(".nox/.cache/lint.txt")
+Patterns = tuple[str, ...]
+PYTHON: Patterns = ("Python files below LINT_PATHS",)
+TYPED: Patterns = ("[tool.mypy] files",)
+WORKFLOWS, ACTIONS = ".github/workflows/*.y*ml", ".github/actions/*/action.y*ml"
+DEPENDABOT = ".github/dependabot.y*ml"
+# Name, command, and the files it is given (git's patterns): without any it is left out.
+LINTERS: tuple[tuple[str, str, Patterns], ...] = (
+    ("black", "black --check", PYTHON),
+    ("isort", "isort --check-only --filter-files", PYTHON),
+    ("flake8", "flake8", PYTHON),
+    ("mypy", "mypy", TYPED),
+    ("import-linter", "lint-imports --no-logo --no-cache --config", ("pyproject.toml",)),
+    ("hadolint", "hadolint --no-color", ("Dockerfile", "docker/*Dockerfile")),
+    ("workflows", "check-jsonschema --builtin-schema vendor.github-workflows", (WORKFLOWS,)),
+    ("actions", "check-jsonschema --builtin-schema vendor.github-actions", (ACTIONS,)),
+    ("dependabot", "check-jsonschema --builtin-schema vendor.dependabot", (DEPENDABOT,)),
+    ("zizmor", "zizmor --offline -q --persona pedantic", (WORKFLOWS, ACTIONS, DEPENDABOT)),
 )
 
 
 @dataclass(frozen=True)
-class Task:
-    """What one linter is to do.
+class Options:
+    """``--fix``: let isort and black correct files. ``--all``: although nothing changed."""
 
-    Attributes:
-        linter: The linter.
-        files: All files it is responsible for.
-        look_at: Those it must look at: the others were clean and have not changed.
-        keys: The memory's key of each unit (a file, or all files) and its files.
-    """
-
-    linter: Linter
-    files: tuple[str, ...]
-    look_at: tuple[str, ...]
-    keys: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    fix: bool
+    all: bool
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a task; ``done`` is None when it was not run, or was ended."""
-
-    task: Task
-    done: Done | None
-    findings: tuple[Finding, ...] = ()
-
-    @property
-    def failed(self) -> bool:
-        """Whether the linter was not content."""
-        return self.done is not None and self.done.code != 0
-
-
-def present(root: Path, paths: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Those of ``paths`` that exist below ``root``, and those that do not."""
-    wanted = list(paths)
-    there = [path for path in wanted if (root / path).exists()]
-    return there, [path for path in wanted if path not in there]
+def files_of(root: Path, *patterns: str) -> list[str]:
+    """Files (like ``patterns``, if any) that git tracks or does not ignore, sorted."""
+    options = ("--cached", "--others", "--exclude-standard", "-z")
+    listed = git(root, "ls-files", *options, "--", *patterns)
+    return sorted({name for name in listed.split("\0") if (root / name).is_file()})
 
 
 def python_files(root: Path, paths: Sequence[str]) -> list[str]:
-    """The Python files below ``paths`` that git tracks or does not ignore, sorted."""
-    if not paths:
-        return []
-    options = ("--cached", "--others", "--exclude-standard", "-z")
-    listed = git(root, "ls-files", *options, "--", *paths, check=False)
-    if not listed:  # no git checkout: an unpacked archive
-        found = [file for path in paths for file in _walk(root / path)]
-        listed = "\0".join(file.relative_to(root).as_posix() for file in found)
-    names = {name for name in listed.split("\0") if name.endswith((".py", ".pyi"))}
-    return sorted(name for name in names if (root / name).is_file())
+    """The Python files that are, or are below, one of ``paths``."""
+    return [file for file in files_of(root, *paths) if file.endswith((".py", ".pyi"))]
 
 
-def _walk(path: Path) -> list[Path]:
-    return [path] if path.is_file() else sorted(path.rglob("*.py*"))
+def program(name: str, *words: str) -> list[str]:
+    """A command whose program is this environment's, else the PATH's."""
+    return [shutil.which(name, path=sysconfig.get_path("scripts")) or name, *words]
 
 
-def typed_paths(root: Path) -> list[str]:
-    """Those of the paths in ``[tool.mypy] files`` that exist."""
-    table = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
-    return present(root, table.get("tool", {}).get("mypy", {}).get("files", []))[0]
+def commands(root: Path, python: Sequence[str]) -> dict[str, list[str]]:
+    """The command of each linter that has something to look at."""
+    mypy = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]
+    typed = [path for path in mypy["files"] if (root / path).exists()]
+    special: dict[Patterns, Sequence[str]] = {PYTHON: python, TYPED: typed}
+    selected = {n: special.get(like) or files_of(root, *like) for n, _, like in LINTERS}
+    return {n: program(*line.split(), *selected[n]) for n, line, _ in LINTERS if selected[n]}
 
 
-def _installed() -> list[str]:
-    """Name and version of every distribution that can be imported."""
+def fingerprint(root: Path, paths: Sequence[str]) -> str:
+    """Digest of all that the verdict depends on: files, settings, installed packages."""
     folders = (Path(entry) for entry in sys.path)
-    found = (file.name for folder in folders for file in folder.glob("*.dist-info"))
-    return sorted(found)
+    installed = sorted(info.name for folder in folders for info in folder.glob("*.dist-info"))
+    whole = hashlib.sha256(repr((sys.version, installed, list(paths))).encode())
+    for name in files_of(root):
+        whole.update(f"\0{name}\0{files.sha256(root / name)}".encode())
+    return whole.hexdigest()
 
 
-def fingerprint(root: Path) -> str:
-    """Digest of all that a verdict depends on besides the files themselves."""
-    digest = hashlib.sha256(sys.version.encode())
-    for name in CONFIGURATION:
-        path = root / name
-        digest.update(f"\0{name}\0".encode() + (path.read_bytes() if path.is_file() else b""))
-    # isort takes what lies in the root for the project's own modules.
-    names = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
-    names += _installed()
-    digest.update("\0".join(names).encode())
-    return digest.hexdigest()
+def lint(root: Path, python: Sequence[str]) -> None:
+    """Run all linters; show what those print that are not content (then PipelineError)."""
+    if console.on_actions():
+        console.say("::add-matcher::.github/problem-matchers.json")
+    names = commands(root, python)
+    done = process.together(names, cwd=root, enough=lambda n, d: n == "black" and d.code != 0)
+    failed = [name for name, ended in done.items() if ended.code]
+    for name in failed:
+        console.say(f"{name}:\n{done[name].output}")
+    for name in names:
+        result = "not clean" if name in failed else "clean" if name in done else "not finished"
+        console.say(f"{name}: {result}")
+    if failed:
+        formats = {"black", "isort"} & set(failed)
+        remedy = "Run nox -s lint -- --fix." if formats else "See what they print above."
+        raise PipelineError(f"Not clean: {', '.join(failed)}.", remedy)
 
 
-def _key(root: Path, base: str, linter: Linter, files: Sequence[str]) -> str:
-    digest = hashlib.sha256(f"{base}\0{linter.name}".encode())
-    for name in files:
-        digest.update(f"\0{name}\0".encode() + (root / name).read_bytes())
-    return digest.hexdigest()
-
-
-def plan(
-    root: Path, paths: Sequence[str], clean: frozenset[str], tools: Sequence[Linter]
-) -> list[Task]:
-    """What each linter has to do; those without any file are left out.
-
-    Args:
-        root: The checkout.
-        paths: Files and folders whose Python is linted; all exist.
-        clean: Keys of what was clean, from :func:`recall`.
-        tools: The linters.
-    """
-    ours = tuple(python_files(root, paths))
-    base = fingerprint(root)
-    tasks = []
-    for linter in tools:
-        files = _files(root, linter, ours)
-        if not files:
-            continue
-        keys: dict[str, tuple[str, ...]]
-        if linter.memory == "file":
-            keys = {_key(root, base, linter, (file,)): (file,) for file in files}
-        else:
-            # mypy follows imports: its verdict hangs on all of our files.
-            keys = {_key(root, base, linter, ours if linter.typed else files): files}
-        look_at = tuple(file for key, unit in keys.items() if key not in clean for file in unit)
-        tasks.append(Task(linter, files, look_at, keys))
-    return tasks
-
-
-def _files(root: Path, linter: Linter, ours: tuple[str, ...]) -> tuple[str, ...]:
-    """What a linter is given: matches of its patterns, mypy's paths, or our Python."""
-    if linter.typed:
-        return tuple(typed_paths(root))
-    if not linter.patterns:
-        return ours
-    found = {file for pattern in linter.patterns for file in root.glob(pattern)}
-    return tuple(sorted(file.relative_to(root).as_posix() for file in found))
-
-
-def recall(root: Path) -> frozenset[str]:
-    """Keys of what was clean when it was last looked at; empty if nothing is known."""
-    try:
-        return frozenset(json.loads((root / MEMORY).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return frozenset()
-
-
-def remember(root: Path, outcomes: Iterable[Outcome], clean: frozenset[str]) -> None:
-    """Keep what is clean now, and forget what is no longer there."""
-    kept: set[str] = set()
-    for outcome in outcomes:
-        guilty = {finding.path for finding in outcome.findings}
-        for key, unit in outcome.task.keys.items():
-            if key in clean or _is_clean(outcome, unit, guilty):
-                kept.add(key)
-    path = root / MEMORY
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(f".{os.getpid()}")
-    new.write_text(json.dumps(sorted(kept)), encoding="utf-8")
-    new.replace(path)
-
-
-def _is_clean(outcome: Outcome, unit: tuple[str, ...], guilty: set[str]) -> bool:
-    if outcome.done is None or not outcome.failed:
-        return outcome.done is not None
-    # Only a finding without a file (a crash) says something about the other files.
-    return outcome.task.linter.memory == "file" and guilty.isdisjoint({*unit, ""})
-
-
-def read(root: Path, task: Task, done: Done) -> tuple[Finding, ...]:
-    """The findings of a linter that has ended, their paths relative to ``root``."""
-    found = task.linter.read(done)
-    if done.code and not found:
-        lines = [line for line in done.output.splitlines() if line.strip()][:5]
-        said = " / ".join(lines) or "it printed nothing"
-        found = [Finding(task.linter.name, "", 0, 0, "", f"exit code {done.code}: {said}")]
-    return tuple(dataclasses.replace(f, path=_below(root, f.path)) for f in found)
-
-
-def _below(root: Path, path: str) -> str:
-    if path and Path(path).is_absolute():
-        return Path(os.path.relpath(path, root)).as_posix()
-    return path
-
-
-def _locate_changes(root: Path, outcome: Outcome) -> Outcome:
-    """A formatter's findings with the line where its first change would be made."""
-    files = sorted({finding.path for finding in outcome.findings if finding.path})
-    if not files:
-        return outcome
-    command = [sys.executable, "-m", outcome.task.linter.name, "--diff", *files]
-    diff = together({"diff": command}, cwd=root)["diff"].stdout
-    lines = {_below(root, path): line for path, line in first_changes(diff).items()}
-    placed = (
-        dataclasses.replace(f, line=f.line or lines.get(f.path, 0)) for f in outcome.findings
-    )
-    return dataclasses.replace(outcome, findings=tuple(placed))
-
-
-def _locate_yaml(root: Path, outcome: Outcome) -> Outcome:
-    """A schema's findings, whose rule is a path into the document, with its line."""
-    placed = []
-    for f in outcome.findings:
-        if f.path and f.code.startswith("$"):
-            text = (root / f.path).read_text(encoding="utf-8")
-            f = dataclasses.replace(f, line=yaml_line(text, f.code))
-        placed.append(f)
-    return dataclasses.replace(outcome, findings=tuple(placed))
-
-
-def carry_out(root: Path, tasks: Sequence[Task]) -> list[Outcome]:
-    """Run all tasks that have something to look at, at the same time."""
-    by_name = {task.linter.name: task for task in tasks}
-    commands = {name: t.linter.command(t.look_at) for name, t in by_name.items() if t.look_at}
-    ended = together(
-        commands,
-        cwd=root,
-        enough=lambda name, done: by_name[name].linter.formats and done.code != 0,
-    )
-    outcomes = []
-    for name, task in by_name.items():
-        done = ended.get(name)
-        outcome = Outcome(task, done, read(root, task, done) if done else ())
-        locate = _locate_changes if task.linter.formats else _locate_yaml
-        outcomes.append(locate(root, outcome))
-    return outcomes
-
-
-def fix(root: Path, files: Sequence[str]) -> None:
-    """Let isort, then black, correct the files (black has the last word on layout).
-
-    Raises:
-        CommandError: One of them could not, because of a syntax error for example.
-    """
-    for name, options in (("isort", ["--quiet", "--filter-files"]), ("black", ["--quiet"])):
-        stream([sys.executable, "-m", name, *options, *files], cwd=root)
-
-
-def remark(outcome: Outcome) -> str:
-    """What the table says about an outcome."""
-    if not outcome.task.look_at:
-        return "unchanged since it was clean"
-    if outcome.done is None:
-        return "ended: the formatting comes first"
-    if not outcome.failed:
-        return "clean"
-    count = len(outcome.findings)
-    return f"{count} finding{'s' if count != 1 else ''}"
-
-
-def report(outcomes: Sequence[Outcome]) -> None:
-    """Show all findings, as annotations too, and then one line a linter."""
-    for outcome in outcomes:
-        for finding in outcome.findings:
-            console.say(f"{finding.tool}: {finding}")
-            console.annotate(
-                finding.level,
-                finding.message,
-                file=finding.path,
-                line=finding.line,
-                column=finding.column,
-                title=f"{finding.tool} {finding.code}".strip(),
-            )
-    rows = [
-        (
-            outcome.task.linter.name,
-            f"{len(outcome.task.look_at)} of {len(outcome.task.files)}",
-            f"{outcome.done.seconds:.2f}" if outcome.done else "-",
-            remark(outcome),
-        )
-        for outcome in outcomes
-    ]
-    console.table(("linter", "paths", "seconds", "result"), rows)
-    if any(outcome.failed and outcome.task.linter.formats for outcome in outcomes):
-        console.say("what to do: nox -s lint -- --fix")
-
-
-def _as_json(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    return [dataclasses.asdict(finding) for o in outcomes for finding in o.findings]
-
-
-def work(given: argparse.Namespace, root: Path = ROOT) -> int:
-    """Lint; 1 if a linter was not content."""
-    paths, missing = present(root, load(root=root).lint_paths)
-    for path in missing:
-        console.say(f"left out, as it is not there: {path}")
-    if given.fix:
-        fix(root, python_files(root, paths))
-    # A CI run must not depend on what an earlier one thought.
-    clean = frozenset() if given.all or console.on_ci() else recall(root)
-    tasks = plan(root, paths, clean, linters())
-    if given.dry_run:
-        rows = [(t.linter.name, len(t.look_at), " ".join(t.look_at)) for t in tasks]
-        console.table(("linter", "paths", "would look at"), rows)
-        return 0
-    outcomes = carry_out(root, tasks)
-    remember(root, outcomes, clean)
-    report(outcomes)
-    if given.json:
-        console.emit_json(_as_json(outcomes))
-    return int(any(outcome.failed for outcome in outcomes))
+def work(options: Options) -> None:
+    """Correct the files if asked to; lint, unless nothing has changed since all was clean."""
+    paths = load(root=ROOT).lint_paths
+    if missing := [path for path in paths if not (ROOT / path).exists()]:
+        console.say(f"left out, as they do not exist: {', '.join(missing)}")
+    python = python_files(ROOT, paths)
+    for fixer in ("isort -q --filter-files", "black -q") if options.fix and python else ():
+        process.stream(program(*fixer.split(), *python), cwd=ROOT)
+    stamp, now = ROOT / STAMP, fingerprint(ROOT, paths)
+    known = stamp.exists() and stamp.read_text(encoding="utf-8") == now
+    # A CI run must not depend on what an earlier one found.
+    if known and not options.all and not console.on_ci():
+        console.say("nothing has changed since all was clean")
+        return
+    lint(ROOT, python)
+    files.write(stamp, now)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line of the session."""
-    made = cli.parser("lint", __doc__.splitlines()[0] if __doc__ else "")
-    made.add_argument("--fix", action="store_true", help="let isort and black correct files")
-    made.add_argument("--all", action="store_true", help="look at unchanged files too")
-    made.add_argument("--json", action="store_true", help="findings as JSON on stdout")
-    made.add_argument("--dry-run", action="store_true", help="say what would be looked at")
-    return cli.main(made, argparse.Namespace, work, arguments)
+    parser = cli.parser("lint", "Run all linters at the same time.")
+    parser.add_argument("--fix", action="store_true", help="let isort and black correct files")
+    parser.add_argument("--all", action="store_true", help="lint although nothing has changed")
+    return cli.main(parser, Options, work, arguments)
 
 
 if __name__ == "__main__":
