@@ -18,12 +18,14 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import urllib3
+
+from tools.core.janitor import end_tree
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -90,15 +92,10 @@ class Registry:
         return Repository(self, name or f"test/{uuid.uuid4().hex[:12]}")
 
     def stop(self) -> None:
-        """End the process: politely, then not."""
+        """End the process."""
         self.pool.clear()
-        if self.process is None:
-            return
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
+        if self.process is not None:
+            end_tree(self.process.pid, limit=10)
             self.process.wait()
 
 
@@ -218,18 +215,12 @@ class Pushed:
 
     def descriptor(self) -> dict[str, Any]:
         """The OCI descriptor of this manifest, as an index holds it."""
-        found: dict[str, Any] = {
-            "mediaType": self.media_type,
-            "digest": self.digest,
-            "size": self.size,
-        }
-        if self.platform:
-            found["platform"] = dict(self.platform)
-        if self.annotations:
-            found["annotations"] = dict(self.annotations)
-        if self.artifact_type:
-            found["artifactType"] = self.artifact_type
-        return found
+        values = {
+            "mediaType": self.media_type, "digest": self.digest, "size": self.size,
+            "platform": self.platform, "annotations": self.annotations,
+            "artifactType": self.artifact_type,
+        }  # fmt: skip
+        return {key: value for key, value in values.items() if value}
 
 
 class Repository:
@@ -246,47 +237,40 @@ class Repository:
         """``address/name``, as a client is told to pull it."""
         return f"{self.registry.address}/{self.name}"
 
-    def _expect(self, answer: urllib3.BaseHTTPResponse, *statuses: int) -> None:
-        if answer.status not in statuses:
-            text = answer.data.decode(errors="replace")
-            raise RegistryError(f"{self.name}: status {answer.status}: {text[:300]}")
+    def _request(
+        self, expected: tuple[int, ...], method: str, path: str, body: bytes | None = None,
+        kind: str = "",
+    ) -> urllib3.BaseHTTPResponse:  # fmt: skip
+        path = path if path.startswith("http") else f"/v2/{self.name}/{path}"
+        headers = {"Content-Type": kind} if kind else {"Accept": ", ".join(MANIFEST_TYPES)}
+        response = self.registry.request(method, path, body, headers)
+        if response.status not in expected:
+            text = response.data.decode(errors="replace")
+            raise RegistryError(f"{self.name}: status {response.status}: {text[:300]}")
+        return response
 
-    def blob(self, data: bytes) -> dict[str, Any]:
-        """Push a blob; digest and size of its descriptor."""
+    def blob(self, media_type: str, data: bytes) -> dict[str, Any]:
+        """Push a blob; its descriptor."""
         digest = digest_of(data)
         if digest not in self._blobs:
-            begun = self.registry.request("POST", f"/v2/{self.name}/blobs/uploads/")
-            self._expect(begun, 202)
-            where = begun.headers["Location"]
+            where = self._request((202,), "POST", "blobs/uploads/").headers["Location"]
             where += ("&" if "?" in where else "?") + f"digest={digest}"
-            headers = {"Content-Type": "application/octet-stream"}
-            self._expect(self.registry.request("PUT", where, data, headers), 201)
+            self._request((201,), "PUT", where, data, "application/octet-stream")
             self._blobs.add(digest)
-        return {"digest": digest, "size": len(data)}
+        return {"mediaType": media_type, "digest": digest, "size": len(data)}
 
     def manifest(self, content: Mapping[str, Any], tag: str = "") -> Pushed:
         """Push a manifest or index, by digest or under ``tag``."""
-        body = json.dumps(content).encode()
-        digest = digest_of(body)
-        media_type = str(content["mediaType"])
-        answer = self.registry.request(
-            "PUT",
-            f"/v2/{self.name}/manifests/{tag or digest}",
-            body,
-            {"Content-Type": media_type},
-        )
-        self._expect(answer, 201)
-        kind = str(content.get("artifactType", ""))
-        return Pushed(digest, media_type, len(body), artifact_type=kind)
+        filled = {key: value for key, value in content.items() if value is not None}
+        body = json.dumps({"schemaVersion": 2, **filled}).encode()
+        digest, kind = digest_of(body), str(content["mediaType"])
+        self._request((201,), "PUT", f"manifests/{tag or digest}", body, kind)
+        artifact_type = str(content.get("artifactType", ""))
+        return Pushed(digest, kind, len(body), artifact_type=artifact_type)
 
     def _unique(self, seed: str) -> str:
         self._count += 1
         return seed or f"{self.name} {self._count}"
-
-    def _layer(self, seed: str, media_type: str, size: int) -> dict[str, Any]:
-        # An empty gzip'ed tar would be the same blob each time: pad it with the seed.
-        data = (seed.encode() * (size // max(1, len(seed)) + 1))[:size] or seed.encode()
-        return {"mediaType": media_type, **self.blob(data)}
 
     def image_manifest(
         self,
@@ -312,54 +296,38 @@ class Repository:
         """
         seed = self._unique(seed)
         platform = {"architecture": architecture, "os": "linux"}
-        config = json.dumps(
-            {**platform, "rootfs": {"type": "layers", "diff_ids": []}, "comment": seed}
-        ).encode()
+        config = {**platform, "rootfs": {"type": "layers", "diff_ids": []}, "comment": seed}
+        datas = [f"{seed} layer {number} ".encode() for number in range(layers)]
         layer_type = DOCKER_LAYER if docker else OCI_LAYER
-        content: dict[str, Any] = {
-            "schemaVersion": 2,
+        config_type = DOCKER_CONFIG if docker else OCI_CONFIG
+        content = {
             "mediaType": DOCKER_MANIFEST if docker else OCI_MANIFEST,
-            "config": {
-                "mediaType": DOCKER_CONFIG if docker else OCI_CONFIG,
-                **self.blob(config),
-            },
+            "config": self.blob(config_type, json.dumps(config).encode()),
             "layers": [
-                self._layer(f"{seed} layer {number} ", layer_type, layer_size)
-                for number in range(layers)
+                self.blob(layer_type, (data * (layer_size // len(data) + 1))[:layer_size])
+                for data in datas
             ],
+            "subject": subject and subject.descriptor(),
         }
-        if subject:
-            content["subject"] = subject.descriptor()
-        pushed = self.manifest(content, tag)
-        return Pushed(pushed.digest, pushed.media_type, pushed.size, platform=platform)
+        return replace(self.manifest(content, tag), platform=platform)
 
     def attestation(self, of: Pushed) -> Pushed:
         """Push what BuildKit adds to an index for ``of``: its provenance, untagged.
 
         Source: moby/buildkit, docs/attestations/attestation-storage.md.
         """
-        config = json.dumps({"architecture": "unknown", "os": "unknown"}).encode()
+        platform = {"architecture": "unknown", "os": "unknown"}
         statement = json.dumps({"subject": [{"digest": of.digest}]}).encode()
-        pushed = self.manifest(
-            {
-                "schemaVersion": 2,
-                "mediaType": OCI_MANIFEST,
-                "config": {"mediaType": OCI_CONFIG, **self.blob(config)},
-                "layers": [
-                    {"mediaType": "application/vnd.in-toto+json", **self.blob(statement)}
-                ],
-            }
-        )
-        return Pushed(
-            pushed.digest,
-            pushed.media_type,
-            pushed.size,
-            platform={"architecture": "unknown", "os": "unknown"},
-            annotations={
-                "vnd.docker.reference.type": "attestation-manifest",
-                "vnd.docker.reference.digest": of.digest,
-            },
-        )
+        content = {
+            "mediaType": OCI_MANIFEST,
+            "config": self.blob(OCI_CONFIG, json.dumps(platform).encode()),
+            "layers": [self.blob("application/vnd.in-toto+json", statement)],
+        }
+        annotations = {
+            "vnd.docker.reference.type": "attestation-manifest",
+            "vnd.docker.reference.digest": of.digest,
+        }
+        return replace(self.manifest(content), platform=platform, annotations=annotations)
 
     def index(
         self,
@@ -371,15 +339,12 @@ class Repository:
         annotations: Mapping[str, str] | None = None,
     ) -> Pushed:
         """Push an index of manifests (or of indexes) that are there already."""
-        content: dict[str, Any] = {
-            "schemaVersion": 2,
+        content = {
             "mediaType": DOCKER_LIST if docker else OCI_INDEX,
             "manifests": [child.descriptor() for child in children],
+            "subject": subject and subject.descriptor(),
+            "annotations": annotations,
         }
-        if subject:
-            content["subject"] = subject.descriptor()
-        if annotations:
-            content["annotations"] = dict(annotations)
         return self.manifest(content, tag)
 
     def build(self, tag: str = "", *architectures: str, seed: str = "") -> Pushed:
@@ -398,16 +363,13 @@ class Repository:
 
         Source: OCI image specification 1.1, "Guidelines for Artifact Usage".
         """
-        empty = {"mediaType": "application/vnd.oci.empty.v1+json", **self.blob(b"{}")}
-        content: dict[str, Any] = {
-            "schemaVersion": 2,
+        content = {
             "mediaType": OCI_MANIFEST,
             "artifactType": kind,
-            "config": empty,
-            "layers": [self._layer(self._unique(seed), kind, 64)],
+            "config": self.blob("application/vnd.oci.empty.v1+json", b"{}"),
+            "layers": [self.blob(kind, self._unique(seed).encode())],
+            "subject": subject and subject.descriptor(),
         }
-        if subject:
-            content["subject"] = subject.descriptor()
         return self.manifest(content, tag)
 
     def referrers_tag(self, subject: Pushed, artifacts: Sequence[Pushed]) -> Pushed:
@@ -419,42 +381,27 @@ class Repository:
 
     def cosign(self, subject: Pushed, suffix: str = "sig") -> Pushed:
         """Push a signature, attestation or SBOM as cosign does: ``sha256-<hex>.<suffix>``."""
-        config = json.dumps({"of": subject.digest, "suffix": suffix}).encode()
-        layer = json.dumps({"critical": subject.digest, "suffix": suffix}).encode()
-        media_type = "application/vnd.dev.cosign.simplesigning.v1+json"
-        return self.manifest(
-            {
-                "schemaVersion": 2,
-                "mediaType": OCI_MANIFEST,
-                "config": {"mediaType": OCI_CONFIG, **self.blob(config)},
-                "layers": [{"mediaType": media_type, **self.blob(layer)}],
-            },
-            f"sha256-{subject.hex}.{suffix}",
-        )
+        data = json.dumps({"critical": subject.digest, "suffix": suffix}).encode()
+        content = {
+            "mediaType": OCI_MANIFEST,
+            "config": self.blob(OCI_CONFIG, data),
+            "layers": [self.blob("application/vnd.dev.cosign.simplesigning.v1+json", data)],
+        }
+        return self.manifest(content, f"sha256-{subject.hex}.{suffix}")
 
     # --- what is there ---
 
     def get(self, reference: str) -> dict[str, Any]:
         """A manifest by tag or digest."""
-        headers = {"Accept": ", ".join(MANIFEST_TYPES)}
-        path = f"/v2/{self.name}/manifests/{reference}"
-        answer = self.registry.request("GET", path, headers=headers)
-        self._expect(answer, 200)
-        return dict(json.loads(answer.data))
+        return dict(json.loads(self._request((200,), "GET", f"manifests/{reference}").data))
 
     def has(self, reference: str) -> bool:
         """Whether a manifest is there."""
-        headers = {"Accept": ", ".join(MANIFEST_TYPES)}
-        path = f"/v2/{self.name}/manifests/{reference}"
-        answer = self.registry.request("HEAD", path, headers=headers)
-        self._expect(answer, 200, 404)
-        return answer.status == 200
+        return self._request((200, 404), "HEAD", f"manifests/{reference}").status == 200
 
     def delete(self, digest: str) -> None:
         """Delete a manifest: its tags go too. This is how a test breaks an index."""
-        self._expect(
-            self.registry.request("DELETE", f"/v2/{self.name}/manifests/{digest}"), 202
-        )
+        self._request((202,), "DELETE", f"manifests/{digest}")
 
     @property
     def _manifests(self) -> Path:

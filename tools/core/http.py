@@ -6,11 +6,14 @@ attempts, longer each time, and as long as ``Retry-After`` asks.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Collection
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
+
+from tools.core.errors import UsageError
 
 USER_AGENT = "mlc-llm-pipeline"
 PASSING_STATUSES = (429, 500, 502, 503, 504)
@@ -55,6 +58,9 @@ def session(
         ca_certificates: PEM file of authorities to trust; empty for the usual ones.
         policy: What is tried again; :func:`retry` if not given.
         connections: How many are kept open: as many as threads use it.
+
+    Raises:
+        UsageError: ``ca_certificates`` cannot be read.
     """
     made = requests.Session()
     adapter = HTTPAdapter(max_retries=policy or retry(), pool_maxsize=connections)
@@ -63,5 +69,12 @@ def session(
     made.headers["User-Agent"] = USER_AGENT
     made.auth = _NoNetrc()
     if ca_certificates:
+        try:
+            ssl.create_default_context(cafile=ca_certificates)
+        except OSError as error:  # ssl.SSLError is one
+            raise UsageError(
+                f"The certificate bundle {ca_certificates} cannot be read: {error}.",
+                "Set CA_CERTIFICATES to a PEM file.",
+            ) from error
         made.verify = ca_certificates
     return made

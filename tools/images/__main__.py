@@ -220,7 +220,7 @@ def make_plan(image: str, context: Context, wish: Wish, env: Mapping[str, str]) 
 
 def compressed_size(client: registry.Registry, name: str, digest: str) -> int:
     """Bytes of a pull: of the largest platform, where there are several."""
-    return max(client.sizes(name, digest).values(), default=0)
+    return max(client.sizes(name, digest), default=0)
 
 
 def size_of(plan: BuildPlan, context: Context, digest: str, env: Mapping[str, str]) -> int:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from tools.core.files import parse_json
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -24,29 +26,17 @@ ARTIFACT_MANIFEST = "application/vnd.oci.artifact.manifest.v1+json"
 INDEX_TYPES = (OCI_INDEX, DOCKER_LIST)
 MANIFEST_TYPES = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST, ARTIFACT_MANIFEST)
 
-_DIGEST = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+")
+# Source: OCI image specification, descriptor, "Digests".
+_DIGEST = r"^[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+\Z"
 
 
 class InvalidManifest(ValueError):
-    """What should be a manifest or a descriptor is none; the message says why."""
+    """Bytes that are not a manifest, or not the one asked for; the message says why."""
 
 
 def is_digest(text: str) -> bool:
     """Whether ``text`` is a digest (``sha256:...``) rather than a tag."""
-    return _DIGEST.fullmatch(text) is not None
-
-
-def digest_of(body: bytes, like: str = "sha256:") -> str:
-    """The digest of ``body``, with the algorithm that ``like`` names.
-
-    Raises:
-        InvalidManifest: The algorithm is neither sha256 nor sha512, the two that the
-            specification registers.
-    """
-    algorithm = like.partition(":")[0]
-    if algorithm not in {"sha256", "sha512"}:
-        raise InvalidManifest(f"the digest algorithm {algorithm!r} is not known")
-    return f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}"
+    return re.match(_DIGEST, text) is not None
 
 
 def is_loopback(host: str) -> bool:
@@ -60,25 +50,22 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-@dataclass(frozen=True)
-class Descriptor:
+class Descriptor(Struct, frozen=True, rename="camel"):
     """Points at content by digest.
 
     Attributes:
-        media_type: What the content is.
         digest: ``algorithm:hex``.
+        media_type: What the content is.
         size: Bytes of the content.
-        platform: ``os/architecture[/variant]``; empty if none is given.
         artifact_type: Kind of artifact, where the descriptor says it.
         annotations: Free text by name.
     """
 
-    media_type: str
-    digest: str
-    size: int
-    platform: str = ""
-    artifact_type: str = ""
-    annotations: Mapping[str, str] = field(default_factory=dict, compare=False)
+    digest: Annotated[str, Meta(pattern=_DIGEST)]
+    media_type: str = ""
+    size: Annotated[int, Meta(ge=0)] = 0
+    artifact_type: str | None = None
+    annotations: dict[str, str] | None = None
 
     @property
     def is_attestation(self) -> bool:
@@ -86,45 +73,18 @@ class Descriptor:
 
         Source: moby/buildkit, docs/attestations/attestation-storage.md.
         """
-        return self.annotations.get("vnd.docker.reference.type") == "attestation-manifest"
+        kind = (self.annotations or {}).get("vnd.docker.reference.type")
+        return kind == "attestation-manifest"
 
 
-def _platform(value: object) -> str:
-    if not isinstance(value, Mapping):
-        return ""
-    parts = (value.get("os"), value.get("architecture"), value.get("variant"))
-    return "/".join(str(part) for part in parts if part)
+class _Content(Struct, rename="camel"):
+    """The JSON of a manifest or an index; Go writes ``null`` for an empty list."""
 
-
-def parse_descriptor(value: object) -> Descriptor:
-    """A descriptor from JSON.
-
-    Raises:
-        InvalidManifest: A field that the specification requires is missing or wrong.
-    """
-    if not isinstance(value, Mapping):
-        raise InvalidManifest("a descriptor is no JSON object")
-    digest = value.get("digest")
-    if not isinstance(digest, str) or not is_digest(digest):
-        raise InvalidManifest(f"a descriptor has the digest {digest!r}")
-    size = value.get("size")
-    annotations = value.get("annotations")
-    return Descriptor(
-        media_type=str(value.get("mediaType") or ""),
-        digest=digest,
-        size=size if isinstance(size, int) else 0,
-        platform=_platform(value.get("platform")),
-        artifact_type=str(value.get("artifactType") or ""),
-        annotations=annotations if isinstance(annotations, Mapping) else {},
-    )
-
-
-def _descriptors(content: Mapping[str, Any], key: str) -> Iterator[Descriptor]:
-    listed = content.get(key) or ()
-    if not isinstance(listed, list | tuple):
-        raise InvalidManifest(f"{key} is no list")
-    for value in listed:
-        yield parse_descriptor(value)
+    media_type: str | None = None
+    manifests: tuple[Descriptor, ...] | None = None
+    subject: Descriptor | None = None
+    config: Descriptor | None = None
+    layers: tuple[Descriptor, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -132,12 +92,16 @@ class Manifest:
     """A manifest or index that was read.
 
     Attributes:
-        descriptor: Its own media type, digest and size.
-        content: The JSON object.
+        descriptor: Its own digest, media type and size.
+        children: The manifests of an index; empty for a manifest.
+        subject: The manifest that this one refers to (OCI 1.1), if any.
+        blobs: Configuration and layers of a manifest, each digest once; none of an index.
     """
 
     descriptor: Descriptor
-    content: Mapping[str, Any]
+    children: tuple[Descriptor, ...] = ()
+    subject: Descriptor | None = None
+    blobs: tuple[Descriptor, ...] = ()
 
     @property
     def is_index(self) -> bool:
@@ -145,64 +109,44 @@ class Manifest:
         return self.descriptor.media_type in INDEX_TYPES
 
     @property
-    def children(self) -> tuple[Descriptor, ...]:
-        """The manifests of an index; empty for a manifest."""
-        return tuple(_descriptors(self.content, "manifests")) if self.is_index else ()
-
-    @property
-    def subject(self) -> Descriptor | None:
-        """The manifest that this one refers to (OCI 1.1), if any."""
-        found = self.content.get("subject")
-        return parse_descriptor(found) if found else None
-
-    @property
-    def blobs(self) -> tuple[Descriptor, ...]:
-        """Configuration and layers of a manifest, each digest once; none of an index."""
-        config = self.content.get("config")
-        found = [parse_descriptor(config)] if config else []
-        for key in ("layers", "blobs"):
-            found += _descriptors(self.content, key)
-        return tuple({blob.digest: blob for blob in found}.values())
-
-    @property
     def size(self) -> int:
         """Bytes that pulling a manifest moves: configuration and layers, compressed."""
         return sum(blob.size for blob in self.blobs)
 
 
-def media_type_of(content: Mapping[str, Any], told: str = "") -> str:
-    """The media type of a manifest: what it says itself, else what the registry told.
-
-    Source: OCI image specification, image-index and manifest: ``mediaType`` SHOULD be
-    used and MUST match the content type; without either, the shape decides.
-    """
-    own = content.get("mediaType")
-    if isinstance(own, str) and own:
-        return own
-    told = told.partition(";")[0].strip()
-    if told in MANIFEST_TYPES:
-        return told
-    return OCI_INDEX if "manifests" in content else OCI_MANIFEST
+def _digest_of(body: bytes, algorithm: str) -> str:
+    if algorithm not in {"sha256", "sha512"}:  # the two that the specification registers
+        raise InvalidManifest(f"the digest algorithm {algorithm!r} is not known")
+    return f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}"
 
 
-def parse_manifest(body: bytes, told: str = "", digest: str = "") -> Manifest:
+def parse_manifest(body: bytes, content_type: str = "", digest: str = "") -> Manifest:
     """A manifest from the bytes that a registry sent.
 
     Args:
         body: The bytes.
-        told: The content type that came with them.
+        content_type: The content type that came with them.
         digest: What the bytes must hash to; unchecked if empty.
 
     Raises:
-        InvalidManifest: They are no JSON object, or hash to another digest.
+        InvalidManifest: They are not a manifest, or hash to another digest.
+
+    Source: image-index and manifest: ``mediaType`` SHOULD be used and MUST match the
+    content type; without either, the shape decides.
     """
-    actual = digest_of(body, digest or "sha256:")
+    actual = _digest_of(body, digest.partition(":")[0] or "sha256")
     if digest and actual != digest:
         raise InvalidManifest(f"the content has the digest {actual}, not {digest}")
     try:
-        content = json.loads(body)
+        content = parse_json(body, _Content)
     except ValueError as error:
-        raise InvalidManifest("the content is no JSON") from error
-    if not isinstance(content, dict):
-        raise InvalidManifest("the content is no JSON object")
-    return Manifest(Descriptor(media_type_of(content, told), actual, len(body)), content)
+        raise InvalidManifest(str(error)) from error
+    sent_as = content_type.partition(";")[0].strip()
+    shape = OCI_MANIFEST if content.manifests is None else OCI_INDEX
+    kind = content.media_type or (sent_as if sent_as in MANIFEST_TYPES else shape)
+    own = Descriptor(actual, kind, len(body))
+    if kind in INDEX_TYPES:
+        return Manifest(own, content.manifests or (), content.subject)
+    config = (content.config,) if content.config else ()
+    blobs = (*config, *(content.layers or ()))
+    return Manifest(own, (), content.subject, tuple({b.digest: b for b in blobs}.values()))
