@@ -163,7 +163,7 @@ def one_run(dry_run: bool) -> None:
     from tools.cleanup.plan import Policy
     from tools.core import console
     from tools.core.settings import load
-    from tools.github.client import GitHub
+    from tools.github.old import GitHub
     from tools.registry.client import connect
 
     settings = load()

@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 
 from tools.core.secrets import Secret
-from tools.github.client import GitHub
+from tools.github.old import GitHub
 from tools.release.owner import this_run
 from tools.release.plan import Asset, ReleasePlan
 from tools.release.publish import Publisher

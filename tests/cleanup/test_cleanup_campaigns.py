@@ -34,7 +34,7 @@ from tools.cleanup.plan import DAY, Policy, make_plan
 from tools.core.secrets import Secret
 from tools.core.settings import ROOT
 from tools.core.settings import load as load_settings
-from tools.github.client import GitHub
+from tools.github.old import GitHub
 
 GITHUB_FAULTS = {
     "500": dict(action="status", status=500),

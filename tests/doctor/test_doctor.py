@@ -769,7 +769,7 @@ def test_release_that_exists(
     github.add_repository("owner/name", {"v1.2.3": sha})
     assert bad(look(checkout.root, env, "release")) == {}
     from tools.core.secrets import Secret
-    from tools.github.client import GitHub
+    from tools.github.old import GitHub
 
     with GitHub(github.url, Secret(TOKEN)) as client:
         client.request("POST", "/repos/owner/name/releases", json={"tag_name": "v1.2.3"})

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from tests.services.faults import Fault, already_exists, limited
 from tests.services.github import GitHubServer, Token
 from tools.core.secrets import Secret
-from tools.github.client import Clock, GitHub, Response, backoff
 from tools.github.errors import GitHubError, is_limit
+from tools.github.old import Clock, GitHub, Response, backoff
 from tools.github.rules import next_page, upload_host_allowed, wait_of
 
 TOKEN = "ghp_simulated0123456789"

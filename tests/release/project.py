@@ -25,7 +25,7 @@ from typing import Any
 from tests.services.github import GitHubServer
 from tests.services.store import Tables
 from tools.core import cli
-from tools.github.client import Clock, GitHub
+from tools.github.old import Clock, GitHub
 from tools.release import __main__ as release
 from tools.repo.context import load_context
 

@@ -38,7 +38,7 @@ from tests.release.project import (
 from tests.services.faults import Fault
 from tests.services.github import GitHubServer, Token
 from tools.core.secrets import Secret
-from tools.github.client import GitHub
+from tools.github.old import GitHub
 from tools.images.record import ImageRecord, write
 from tools.release.owner import Mark, Owner, read_mark, this_run
 from tools.release.plan import Asset, ReleasePlan

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from tools.core import cli
 from tools.core.errors import UsageError
 from tools.core.secrets import Secret
-from tools.github.client import GitHub
 from tools.github.errors import GitHubError
+from tools.github.old import GitHub
 from tools.runs import __main__ as summary
 from tools.runs import history as actions_runs
 from tools.runs import page as summary_charts

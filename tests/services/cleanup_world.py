@@ -23,7 +23,7 @@ from tools.cleanup.plan import DAY, Policy
 from tools.core.secrets import Secret
 from tools.core.settings import ROOT
 from tools.core.settings import load as load_settings
-from tools.github.client import Clock, GitHub
+from tools.github.old import Clock, GitHub
 from tools.registry.client import Registry as Client
 
 TOKEN = "ghp_0123456789simulated"

@@ -36,8 +36,8 @@ from tools.core.progress import human_time, progress
 from tools.core.settings import Settings
 from tools.core.settings import load as load_settings
 from tools.core.settings import parse_duration
-from tools.github.client import GitHub
 from tools.github.errors import GitHubError
+from tools.github.old import GitHub
 from tools.github.pacing import CHANGE_POINTS, Pacer
 from tools.github.packages import Packages
 from tools.registry.client import NotFound, Registry, connect

@@ -24,7 +24,7 @@ from tools.github.errors import GitHubError
 from tools.repo.versions import TagVersion, parse_tag
 
 if typing.TYPE_CHECKING:
-    from tools.github.client import GitHub, Response
+    from tools.github.old import GitHub, Response
 
 GITHUB = frozenset({"release", "cleanup", "docker_dev", "prod_image", "pipeline"})
 RELEASE = frozenset({"release"})
@@ -46,7 +46,7 @@ DELETE_SCOPE = {"delete:packages"}
 
 def _client(subject: Subject) -> GitHub:
     # Half a second that the other checks need not wait for.
-    from tools.github.client import GitHub
+    from tools.github.old import GitHub
 
     settings = subject.settings
     return GitHub(

@@ -6,8 +6,13 @@ the REST API" and "Permissions required for fine-grained personal access tokens"
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
+
+import requests
+import urllib3
+from github import GithubException
 
 from tools.core.errors import PipelineError
 from tools.core.secrets import redact
@@ -19,15 +24,12 @@ class GitHubError(PipelineError):
     """GitHub refused a request, or could not be reached.
 
     Attributes:
-        status: HTTP status; 0 when there was no answer.
-        method: HTTP method of the request.
-        path: Path of the request, without host and query.
-        said: GitHub's own message; empty when there was no answer.
+        status: HTTP status; 0 when there was no response.
+        said: GitHub's own message; empty when there was no response.
         codes: Codes of a validation error, such as ``already_exists``.
-        headers: Headers of the answer, names in small letters.
         limited: Whether it was a rate limit: the same request will be welcome later.
         acted: Whether GitHub may have carried the request out all the same: there was
-            no answer, or one that does not tell (5xx).
+            no response, or one that does not tell (5xx).
     """
 
     def __init__(
@@ -36,20 +38,14 @@ class GitHubError(PipelineError):
         remedy: str = "",
         *,
         status: int = 0,
-        method: str = "",
-        path: str = "",
         said: str = "",
         codes: frozenset[str] = frozenset(),
-        headers: Mapping[str, str] | None = None,
         limited: bool = False,
     ) -> None:
         super().__init__(redact(message), redact(remedy))
         self.status = status
-        self.method = method
-        self.path = path
         self.said = redact(said)
         self.codes = codes
-        self.headers = dict(headers or {})
         self.limited = limited
 
     @property
@@ -58,13 +54,17 @@ class GitHubError(PipelineError):
         return self.status == 0 or self.status >= 500
 
 
-def message_of(data: Any) -> str:
-    """GitHub's message in an answer's body, the errors' own messages included."""
+def _errors(data: object) -> list[object]:
+    errors = data.get("errors") if isinstance(data, Mapping) else None
+    return errors if isinstance(errors, list) else []
+
+
+def message_of(data: object) -> str:
+    """GitHub's message in a response's body, the errors' own messages included."""
     if not isinstance(data, Mapping):
         return ""
     parts = [str(data.get("message") or "")]
-    errors = data.get("errors")
-    for error in errors if isinstance(errors, list) else []:
+    for error in _errors(data):
         if isinstance(error, Mapping):
             words = [str(error[key]) for key in ("resource", "field", "code") if error.get(key)]
             parts.append(str(error.get("message") or " ".join(words)))
@@ -73,15 +73,16 @@ def message_of(data: Any) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def codes_of(data: Any) -> frozenset[str]:
+def codes_of(data: object) -> frozenset[str]:
     """Codes of a validation error (422), such as ``already_exists``."""
-    errors = data.get("errors") if isinstance(data, Mapping) else None
-    if not isinstance(errors, list):
-        return frozenset()
-    return frozenset(str(e["code"]) for e in errors if isinstance(e, Mapping) and e.get("code"))
+    return frozenset(
+        str(error["code"])
+        for error in _errors(data)
+        if isinstance(error, Mapping) and error.get("code")
+    )
 
 
-def is_limit(status: int, headers: Mapping[str, str], data: Any) -> bool:
+def is_limit(status: int, headers: Mapping[str, str], data: object) -> bool:
     """Whether a refusal is a rate limit, primary or secondary, and no matter of rights.
 
     Both come as 403 or 429; a secondary limit may come without any header, and is then
@@ -97,8 +98,8 @@ def is_limit(status: int, headers: Mapping[str, str], data: Any) -> bool:
     return any(word in said for word in LIMIT_WORDS)
 
 
-def _unauthorized(has_token: bool) -> tuple[str, str]:
-    if not has_token:
+def _unauthorized(said: str) -> tuple[str, str]:
+    if "requires authentication" in said.lower():
         return (
             "GitHub wants a token for this, and none is set",
             "Set GH_TOKEN; on Actions pass secrets.GITHUB_TOKEN.",
@@ -126,8 +127,8 @@ def _forbidden(headers: Mapping[str, str], said: str) -> tuple[str, str]:
         return what, f"Give the token the repository permission {needed}."
     if headers.get("x-accepted-oauth-scopes"):
         has = headers.get("x-oauth-scopes") or "none"
-        wanted = headers["x-accepted-oauth-scopes"]
-        return what, f"Give the token one of the scopes {wanted} (it has: {has})."
+        scopes = headers["x-accepted-oauth-scopes"]
+        return what, f"Give the token one of the scopes {scopes} (it has: {has})."
     return what, "Give the token write access to the repository's contents and packages."
 
 
@@ -135,67 +136,100 @@ def _scopes(value: str) -> set[str]:
     return {scope.strip() for scope in value.split(",") if scope.strip()}
 
 
-def _not_found(headers: Mapping[str, str], method: str) -> tuple[str, str]:
+def _not_found(headers: Mapping[str, str]) -> tuple[str, str]:
     """GitHub hides what a token may not touch behind the same status as what is not there."""
-    wanted = _scopes(headers.get("x-accepted-oauth-scopes", ""))
-    if (
-        wanted
-        and "x-oauth-scopes" in headers
-        and not wanted & _scopes(headers["x-oauth-scopes"])
-    ):
+    required = _scopes(headers.get("x-accepted-oauth-scopes", ""))
+    scopes = headers.get("x-oauth-scopes")
+    if required and scopes is not None and not required & _scopes(scopes):
         return (
-            f"the token lacks the scope (it has: {headers['x-oauth-scopes'] or 'none'})",
-            f"Give the token one of the scopes {', '.join(sorted(wanted))}.",
+            f"the token lacks the scope (it has: {scopes or 'none'})",
+            f"Give the token one of the scopes {', '.join(sorted(required))}.",
         )
-    remedy = (
+    # "Create a release": a 404 also stands for a commit that changes a workflow.
+    return (
+        "there is no such thing, or the token may not see it",
         "Check the repository's name (GITHUB_REPOSITORY) and that the token has access to it."
+        " To release a commit that changes a workflow file the token needs the workflow scope"
+        " as well.",
     )
-    if method in {"POST", "PATCH"}:
-        # "Create a release": a 404 also stands for a commit that changes a workflow.
-        remedy += (
-            " If the tagged commit changes a workflow file that the default branch has"
-            " otherwise, the token needs the workflow scope as well."
-        )
-    return "there is no such thing, or the token may not see it", remedy
 
 
-def refusal(
-    status: int, method: str, path: str, headers: Mapping[str, str], data: Any, has_token: bool
-) -> GitHubError:
-    """The error for an answer of 300 or more that is not worth another try.
+def _invalid(said: str, codes: frozenset[str]) -> tuple[str, str]:
+    remedy = "See the message; an immutable or existing object cannot be changed."
+    if "already_exists" in codes:
+        remedy = "Something of that name is there already; look at it before trying again."
+    return f"the request is not valid ({said})", remedy
+
+
+def refusal(status: int, what: str, headers: Mapping[str, str], data: object) -> GitHubError:
+    """The error for a response of 300 or more.
 
     Args:
         status: HTTP status.
-        method: HTTP method of the request.
-        path: Path of the request.
-        headers: Headers of the answer, names in small letters.
-        data: Parsed body of the answer.
-        has_token: Whether a token was sent.
+        what: What was asked for, as the sentence names it.
+        headers: Headers of the response, names in small letters.
+        data: Parsed body of the response.
     """
-    said = message_of(data)
-    if status == 401:
-        what, remedy = _unauthorized(has_token)
+    said, codes = message_of(data), codes_of(data)
+    limited = is_limit(status, headers, data)
+    if limited:
+        meaning = f"the rate limit is used up ({said or 'no message'})"
+        remedy = "Wait and run it again, or raise GITHUB_TIME_LIMIT."
+    elif status == 401:
+        meaning, remedy = _unauthorized(said)
     elif status == 403:
-        what, remedy = _forbidden(headers, said)
+        meaning, remedy = _forbidden(headers, said)
     elif status == 404:
-        what, remedy = _not_found(headers, method)
+        meaning, remedy = _not_found(headers)
     elif status == 422:
-        what = f"the request is not valid ({said})"
-        remedy = "See the message; an immutable or existing object cannot be changed."
-        if "already_exists" in codes_of(data):
-            remedy = "Something of that name is there already; look at it before trying again."
+        meaning, remedy = _invalid(said, codes)
     elif 300 <= status < 400:
-        what = f"it has moved to {headers.get('location', 'another address')}"
+        meaning = f"it has moved to {headers.get('location', 'another address')}"
         remedy = "Set GITHUB_REPOSITORY or GITHUB_API_URL to the new one."
     else:
-        what, remedy = f"GitHub answered {status} ({said})" if said else f"status {status}", ""
+        meaning, remedy = said or "no message", "See githubstatus.com, then run it again."
     return GitHubError(
-        f"{method} {path} failed with {status}: {what}.",
+        f"GitHub refused {what} with {status}: {meaning}.",
         remedy,
         status=status,
-        method=method,
-        path=path,
         said=said,
-        codes=codes_of(data),
-        headers=headers,
+        codes=codes,
+        limited=limited,
     )
+
+
+@contextlib.contextmanager
+def refusals(what: str = "the request") -> Iterator[None]:
+    """Turn what PyGithub and requests raise inside into a :class:`GitHubError`.
+
+    Args:
+        what: What is asked for, as the sentence names it: ``the release of v1.0.0``.
+
+    Raises:
+        GitHubError: It was refused, or there was no response. The original is not chained:
+            it holds the request, and so the token.
+    """
+    try:
+        yield
+    except GithubException as error:
+        headers = {key.lower(): str(value) for key, value in (error.headers or {}).items()}
+        raise refusal(error.status, what, headers, error.data) from None
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        raise GitHubError(
+            f"GitHub did not respond to {what}: {_reason(error)}.",
+            "Check the network and githubstatus.com, then run it again.",
+        ) from None
+    except AssertionError as error:
+        # PyGithub asserts that the address belongs to the API.
+        raise GitHubError(
+            f"GitHub's response for {what} points to another host ({error}).",
+            "Check GITHUB_API_URL; the token is sent nowhere else.",
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    """Why there was no response, without the addresses of objects that wrap it."""
+    inner = error.args[0] if error.args and isinstance(error.args[0], Exception) else error
+    cause = getattr(inner, "reason", None) or inner
+    text = re.sub(r"^<?HTTPS?Connection\w*[^:]*?>?: ", "", str(cause))
+    return redact(text.rstrip(".")) or type(error).__name__

@@ -1,6 +1,6 @@
 """Versions of a container package through the GitHub Packages API.
 
-Requests go through :class:`tools.github.client.GitHub` (auth, retries, limits) at a pace that
+Requests go through :class:`tools.github.old.GitHub` (auth, retries, limits) at a pace that
 stays within the secondary limits.
 
 Source: GitHub REST API documentation, "Packages"; names with slashes are escaped.
@@ -17,8 +17,8 @@ from datetime import datetime
 from typing import Any
 
 from tools.cleanup.plan import Version
-from tools.github.client import PER_PAGE, GitHub, Response
 from tools.github.errors import GitHubError
+from tools.github.old import PER_PAGE, GitHub, Response
 from tools.github.pacing import CHANGE_POINTS, READ_POINTS, Pacer
 from tools.github.rules import next_page, pages_by_number
 

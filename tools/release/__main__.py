@@ -20,8 +20,8 @@ from typing import Any
 
 from tools.core import cli, console
 from tools.core.errors import PipelineError, UsageError
-from tools.github.client import GitHub, Response
 from tools.github.errors import GitHubError
+from tools.github.old import GitHub, Response
 from tools.images.record import ImageRecord
 from tools.release.checks import (
     Problems,

@@ -28,8 +28,8 @@ from typing import Any, BinaryIO, cast
 
 from tools.core.console import say, warn
 from tools.core.errors import PipelineError
-from tools.github.client import GitHub
 from tools.github.errors import GitHubError
+from tools.github.old import GitHub
 from tools.release.owner import Owner, read_mark
 from tools.release.plan import Asset, ReleasePlan, is_latest
 from tools.release.progress import Body, Meter, progress

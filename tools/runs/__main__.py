@@ -20,8 +20,8 @@ from tools.core import cli, console
 from tools.core.console import human_size
 from tools.core.errors import PipelineError, UsageError
 from tools.core.settings import ROOT, Settings, load
-from tools.github.client import GitHub
 from tools.github.errors import GitHubError
+from tools.github.old import GitHub
 from tools.repo.context import current_event
 from tools.runs import history as actions_runs
 from tools.runs import record as run_record

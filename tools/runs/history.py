@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tools.github.client import GitHub
+from tools.github.old import GitHub
 from tools.runs.record import JobRecord, LegRecord, RunRecord
 from tools.workflow.model import Job, Workflow
 
