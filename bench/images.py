@@ -16,9 +16,8 @@ from pathlib import Path
 
 from bench.compare import compare, show
 from tools.core.settings import ROOT
-from tools.images import __main__ as images
-from tools.images import build as buildx
-from tools.images.__main__ import Wish
+from tools.images import build
+from tools.images.plan import Options, make_plan
 from tools.registry.manifest import is_loopback
 from tools.repo.context import load_context
 
@@ -30,9 +29,9 @@ def main() -> None:
     context = load_context()
     local = is_loopback(context.settings.registry)
     flag = "--push" if local else "--no-push"
-    plan = images.make_plan("development", context, Wish(push=local), os.environ)
+    plan = make_plan(Options("development", push=local), context, os.environ)
     with tempfile.TemporaryDirectory() as folder:
-        bare = buildx.command(plan, Path(folder) / "metadata.json")
+        bare = build.command(plan, Path(folder) / "metadata.json")
         env = {**os.environ, "SOURCE_DATE_EPOCH": str(plan.created)}
         session = [sys.executable, "-m", "nox", "--session", "docker_dev", "--", flag]
 

@@ -486,7 +486,7 @@ def test_no_dockerfile(checkout: Project, env: dict[str, str]) -> None:
 def test_base_image_that_is_not_there(checkout: Project, env: dict[str, str]) -> None:
     """Neither the engine nor a registry that answers has it."""
     env["BASE_IMAGE"] = f"{env['REGISTRY']}/none/such:1"
-    found = only(checkout.root, env, "base image", "none/such:1 cannot be had")
+    found = only(checkout.root, env, "base image", "none/such:1 cannot be found")
     assert "does not have" in found.detail
 
 

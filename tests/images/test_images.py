@@ -1,24 +1,21 @@
-"""The plan of an image build, without any engine."""
+"""The plan of an image build, its command and its failures, without any engine."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from tools.core import process
 from tools.core.errors import PipelineError, UsageError
 from tools.core.process import Done
 from tools.core.settings import ROOT, Settings, load
 from tools.images import __main__ as images
-from tools.images import build as buildx
-from tools.images import context as build_context
-from tools.images import record as image_record
-from tools.images.__main__ import Wish
-from tools.images.build import LOAD, OCI, PUSH, BuildPlan
-from tools.images.engine import Builder, Engine, EngineError, explain
+from tools.images import build, engine, plan, record
+from tools.images.engine import Builder, Engine
+from tools.images.plan import LOAD, OCI, PUSH, BuildPlan, Options
 from tools.images.record import ImageRecord
 from tools.repo.context import Context
 from tools.repo.event import Event
@@ -39,33 +36,36 @@ PULL = replace(event("refs/pull/7/merge"), name="pull_request", pull_request=7)
 @pytest.mark.parametrize(
     ("image", "what", "wish", "may_push", "output"),
     [
-        ("development", MAIN, Wish(), "login", PUSH),
-        ("development", DEVELOP, Wish(), "login", PUSH),
-        ("development", TAG, Wish(), "login", PUSH),
-        ("development", MAIN, Wish(), "", LOAD),
-        ("development", MAIN, Wish(push=False), "login", LOAD),
-        ("development", MAIN, Wish(push=True), "", PUSH),
-        ("development", PULL, Wish(), "login", LOAD),
-        ("development", PULL, Wish(oci=True), "login", OCI),
-        ("production", MAIN, Wish(), "login", PUSH),
-        ("production", TAG, Wish(), "login", PUSH),
-        ("production", DEVELOP, Wish(), "login", LOAD),
-        ("production", PULL, Wish(), "login", LOAD),
-        ("production", event("refs/heads/trunk", default_branch="trunk"), Wish(), "x", PUSH),
+        ("development", MAIN, {}, "login", PUSH),
+        ("development", DEVELOP, {}, "login", PUSH),
+        ("development", TAG, {}, "login", PUSH),
+        ("development", MAIN, {}, "", LOAD),
+        ("development", MAIN, {"push": False}, "login", LOAD),
+        ("development", MAIN, {"push": True}, "", PUSH),
+        ("development", PULL, {}, "login", LOAD),
+        ("development", PULL, {"output": "oci"}, "login", OCI),
+        ("production", MAIN, {}, "login", PUSH),
+        ("production", TAG, {}, "login", PUSH),
+        ("production", DEVELOP, {}, "login", LOAD),
+        ("production", PULL, {}, "login", LOAD),
+        ("production", event("refs/heads/trunk", default_branch="trunk"), {}, "login", PUSH),
+        ("production", DEVELOP, {"push": True}, "login", None),
+        ("development", PULL, {"push": True}, "login", None),
     ],
 )
-def test_output(image: str, what: Event, wish: Wish, may_push: str, output: str) -> None:
-    """Nothing is published from a pull request, no production image from develop."""
-    chosen, reason = images.choose_output(image, what, wish, may_push)
-    assert chosen == output
-    assert reason
-
-
-@pytest.mark.parametrize(("image", "what"), [("production", DEVELOP), ("development", PULL)])
-def test_push_that_is_not_allowed(image: str, what: Event) -> None:
-    """--push cannot publish what the event does not publish: an error, not a silence."""
-    with pytest.raises(UsageError, match="not published from"):
-        images.choose_output(image, what, Wish(push=True), "login")
+def test_output(
+    image: str, what: Event, wish: dict[str, object], may_push: str, output: str | None
+) -> None:
+    """Nothing is published from a pull request, no production image from develop; --push
+    there is an error, not a silence.
+    """
+    options = Options(image, **wish)  # type: ignore[arg-type]
+    if output is None:
+        with pytest.raises(UsageError, match="not published from"):
+            plan.choose_output(options, what, lambda: may_push)
+    else:
+        chosen, reason = plan.choose_output(options, what, lambda: may_push)
+        assert chosen == output and reason
 
 
 ACTIONS = {"ACTIONS_RUNTIME_TOKEN": "t", "ACTIONS_RESULTS_URL": "https://results"}
@@ -83,7 +83,7 @@ ACTIONS = {"ACTIONS_RUNTIME_TOKEN": "t", "ACTIONS_RESULTS_URL": "https://results
 )
 def test_layer_cache(output: str, env: dict[str, str], source: str, target: str) -> None:
     """The Actions cache where it is, else one beside the image when pushing, else none."""
-    found = buildx.layer_cache(output, "r/n", "development", env)
+    found = plan.layer_cache(output, "r/n", "development", env)
     for values, start in zip(found, (source, target), strict=True):
         assert bool(values) == bool(start)
         assert all(value.startswith(start) for value in values)
@@ -92,67 +92,61 @@ def test_layer_cache(output: str, env: dict[str, str], source: str, target: str)
 
 PLAN = BuildPlan(
     image="development",
-    stage="development",
     references=("r.example/o/n:main", "r.example/o/n:latest"),
     labels={"org.opencontainers.image.title": "mlc-llm"},
     platforms=("linux/amd64",),
     output=PUSH,
     reason="login",
 )
-MODERN = Engine("29.0.0", True, "overlayfs", "0.30.0")
-CLASSIC = Engine("24.0.0", False, "overlay2", "0.11.0")
+LOADED = replace(PLAN, output=LOAD, cache_to=("type=gha",))
+TWO = replace(LOADED, platforms=("linux/amd64", "linux/arm64"))
+MODERN, CLASSIC = Engine("29.0.0", True, "0.30.0"), Engine("24.0.0", False, "0.11.0")
 LOCAL, REMOTE = Builder("", "docker"), Builder("farm", "kubernetes")
-TWO = ("linux/amd64", "linux/arm64")
-
-
-def test_builder_that_can() -> None:
-    """An engine with the containerd store, and any other builder, pushes attestations."""
-    assert buildx.fit_to_builder(PLAN, MODERN, LOCAL) == PLAN
-    assert buildx.fit_to_builder(PLAN, CLASSIC, REMOTE) == PLAN
-
-
-def test_builder_that_loads_without_attestation() -> None:
-    """What cannot hold an attestation loads the image without one instead of failing."""
-    load = replace(PLAN, output=LOAD)
-    assert buildx.fit_to_builder(load, MODERN, LOCAL).provenance
-    assert not buildx.fit_to_builder(load, CLASSIC, LOCAL).provenance
-    assert not buildx.fit_to_builder(load, MODERN, REMOTE).provenance
 
 
 @pytest.mark.parametrize(
-    ("plan", "engine", "builder", "words"),
+    ("asked", "engine", "builder", "changes"),
     [
+        (PLAN, MODERN, LOCAL, {}),
+        (PLAN, CLASSIC, REMOTE, {}),
+        (LOADED, MODERN, LOCAL, {}),
+        (LOADED, CLASSIC, LOCAL, {"provenance": False, "cache_to": ()}),
+        (LOADED, MODERN, REMOTE, {"provenance": False}),
+        (TWO, MODERN, LOCAL, {}),
         (PLAN, CLASSIC, LOCAL, "docker buildx create"),
-        (replace(PLAN, output=LOAD, platforms=TWO), CLASSIC, LOCAL, "containerd image store"),
-        (replace(PLAN, output=LOAD, platforms=TWO), MODERN, REMOTE, "--output oci"),
+        (TWO, CLASSIC, LOCAL, "containerd image store"),
+        (TWO, MODERN, REMOTE, "--output oci"),
     ],
 )
-def test_builder_that_cannot(
-    plan: BuildPlan, engine: Engine, builder: Builder, words: str
+def test_builders(
+    asked: BuildPlan, engine: Engine, builder: Builder, changes: dict[str, object] | str
 ) -> None:
-    """What a builder cannot do is said before the build, with what to do."""
-    with pytest.raises(UsageError) as caught:
-        buildx.fit_to_builder(plan, engine, builder)
-    assert words in str(caught.value)
+    """What cannot hold an attestation loads the image without one instead of failing; what a
+    builder cannot do at all is said before the build, with what to do.
+    """
+    if isinstance(changes, str):
+        with pytest.raises(UsageError, match=changes):
+            build.fit_to_builder(asked, engine, builder)
+    else:
+        expected = replace(asked, **changes)  # type: ignore[arg-type]
+        assert build.fit_to_builder(asked, engine, builder) == expected
 
 
 def test_command() -> None:
     """The command says all that the plan says, and the context comes last."""
-    plan = replace(
-        PLAN, builder="farm", platforms=TWO, build_args={"CMAKE_VERSION": "3.24"},
-        ca_certificates="/ca.crt", contexts={"wheels": "/w"}, cache_from=("type=gha",),
+    full = replace(
+        TWO, output=PUSH, builder="farm", build_args={"CMAKE_VERSION": "3.24"},
+        ca_certificates="/ca.crt", cache_from=("type=gha",),
     )  # fmt: skip
-    made = buildx.command(plan, Path("/m.json"))
-    text = " ".join(made)
-    assert made[-1] == "."
-    for part in (
-        "--builder farm", "--platform linux/amd64,linux/arm64", "--target development",
-        "--build-arg CMAKE_VERSION=3.24", "--secret id=ca-certificates,src=/ca.crt",
-        "--build-context wheels=/w", "--cache-from=type=gha", "--provenance=true", "--push",
-        "--tag r.example/o/n:main", "--tag r.example/o/n:latest",
-        "--label org.opencontainers.image.title=mlc-llm",
-    ):  # fmt: skip
-        assert part in text
+    words = build.command(full, Path("/m.json"), Path("/w"))
+    assert words[-1] == "."
+    assert set(words) >= {
+        "--builder=farm", "--platform=linux/amd64,linux/arm64", "--target=development",
+        "--build-arg=CMAKE_VERSION=3.24", "--secret=id=ca-certificates,src=/ca.crt",
+        "--build-context=wheels=/w", "--cache-from=type=gha", "--cache-to=type=gha",
+        "--provenance=true", "--push", "--tag=r.example/o/n:main",
+        "--tag=r.example/o/n:latest", "--label=org.opencontainers.image.title=mlc-llm",
+    }  # fmt: skip
 
 
 PUSHED = "ERROR: failed to solve: failed to push ghcr.io/o/n:main: "
@@ -180,7 +174,7 @@ STEP = (
     [
         (AUTHORIZE, "refused the login", "write:packages"),
         (DENIED, "does not let this token write packages", "write:packages"),
-        (BASE, "The base image docker.io/library/nope:1 cannot be had", "BASE_IMAGE"),
+        (BASE, "The base image docker.io/library/nope:1 cannot be found", "BASE_IMAGE"),
         (STEP, "'/bin/sh -c pip install x' failed (exit code: 1)", "output"),
         ("certificate verify failed\n" + STEP, "pip install x", "CA_CERTIFICATES"),
         ("write /x: no space left on device\n" + STEP, "disk", "prune"),
@@ -199,7 +193,7 @@ STEP = (
 )
 def test_diagnosis(output: str, message: str, remedy: str) -> None:
     """Each kind of failure is recognised as itself and says what to do."""
-    error = buildx.diagnose(output, PLAN)
+    error = build.diagnose(output, "r.example")
     assert message in error.message
     assert remedy in error.remedy
 
@@ -237,10 +231,10 @@ def test_passing_trouble_is_tried_again(
     """What a registry may have got over by the next time is tried three times, all else once;
     what the last attempt left is handed on.
     """
-    monkeypatch.setattr(buildx, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(process, "PAUSES", (0.0, 0.0))
     done = [Done(1, "", f"#1 something\n{last}\n") for _ in range(3)]
     left = iter(done)
-    assert buildx.insist(lambda: next(left)) is done[attempts - 1]
+    assert process.again(lambda: next(left), build.passing) is done[attempts - 1]
     assert capsys.readouterr().err.count("trying again") == attempts - 1
 
 
@@ -249,8 +243,8 @@ def test_docker_hub_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     last = "ERROR: unexpected status from HEAD request to https://hub/v2/: 500 Internal Server Error"
     answers = iter([Done(1, "", last), Done(0, "", "")])
     hub = SimpleNamespace(head=lambda *_: SimpleNamespace(digest="sha256:1"))
-    monkeypatch.setattr(buildx, "PAUSES", (0.0, 0.0))
-    monkeypatch.setattr(images.process, "run", lambda *_, **__: next(answers))
+    monkeypatch.setattr(process, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(process, "run", lambda *_, **__: next(answers))
     monkeypatch.setattr(images.registry, "Registry", lambda *_, **__: hub)
     env = {"DOCKER_HUB_USERNAME": "Me", "DOCKER_HUB_TOKEN": "t", "DOCKER_HUB_REGISTRY": "hub"}
     where = Context(load(env | {"IMAGE_NAME": "o/n"}), MAIN, "1.2.3", 0, (), ROOT)
@@ -259,28 +253,33 @@ def test_docker_hub_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("output", "cause"),
+    ("script", "message"),
     [
+        (None, "docker was not found"),
+        ("echo permission denied while trying to connect >&2; exit 1", "refuses this user"),
+        ("echo Cannot connect to the Docker daemon >&2; exit 1", "No Docker engine answers"),
+        ("""echo '{"ServerErrors": ["Cannot connect"]}'""", "No Docker engine answers at x"),
+        ("""echo '{"ServerVersion": "29"}'""", "no buildx plugin"),
         (
-            "permission denied while trying to connect to the Docker daemon socket",
-            "no-permission",
+            """echo '{"ServerVersion": "29", "ClientInfo": {"Plugins": """
+            """[{"Name": "buildx", "Version": "v0.9.1"}]}}'""",
+            "0.9.1 is too old",
         ),
-        ("Cannot connect to the Docker daemon at unix:///x. Is it running?", "not-running"),
     ],
 )
-def test_engine_out_of_reach(output: str, cause: str) -> None:
-    """A socket that refuses us is told apart from an engine that does not run."""
-    assert explain(output).cause == cause
-
-
-def test_no_docker_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without docker on the PATH the error names docker, not an engine."""
-    from tools.images.engine import find_engine
-
+def test_engine_that_cannot_be_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str | None, message: str
+) -> None:
+    """A missing client, a socket that refuses us, a stopped engine and a missing or old buildx
+    are told apart.
+    """
+    if script:
+        (tmp_path / "docker").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "docker").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(EngineError) as caught:
-        find_engine()
-    assert caught.value.cause == "no-client"
+    monkeypatch.setenv("DOCKER_HOST", "x")
+    with pytest.raises(PipelineError, match=message):
+        engine.check_buildx(engine.find_engine())
 
 
 def wheel(root: Path, name: str, folder: str = "") -> None:
@@ -290,22 +289,17 @@ def wheel(root: Path, name: str, folder: str = "") -> None:
 
 
 def test_wheels_of_the_version_only(tmp_path: Path) -> None:
-    """The image takes Linux wheels of exactly this version, from wherever they were put."""
+    """The image takes Linux wheels of exactly this version, from wherever they were put; of
+    another version none instead, but it is named.
+    """
+    wheel(tmp_path, "mlc_llm-1.2.2-py3-none-any.whl")
+    with pytest.raises(UsageError, match=r"mlc_llm 1\.2\.3 .*1\.2\.2.*nox -s wheels"):
+        plan.find_wheels(tmp_path, "1.2.3")
     wheel(tmp_path, "mlc_llm-1.2.3-py3-none-manylinux_2_28_x86_64.whl", "wheels-linux-x64")
     wheel(tmp_path, "mlc_llm-1.2.3-py3-none-win_amd64.whl", "wheels-windows-x64")
-    wheel(tmp_path, "mlc_llm-1.2.2-py3-none-any.whl")
     wheel(tmp_path, "mlc_llm-1.2.3-nonsense.whl")
-    found = images.find_wheels(tmp_path, "1.2.3")
-    assert [path.name for path in found] == ["mlc_llm-1.2.3-py3-none-manylinux_2_28_x86_64.whl"]
-
-
-def test_no_wheel_of_the_version(tmp_path: Path) -> None:
-    """A wheel of another version is not taken instead: it is named in the error."""
-    wheel(tmp_path, "mlc_llm-1.2.2-py3-none-any.whl")
-    with pytest.raises(
-        UsageError, match=r"no wheel of mlc_llm 1\.2\.3 .*1\.2\.2.*nox -s wheels"
-    ):
-        images.find_wheels(tmp_path, "1.2.3")
+    [found] = plan.find_wheels(tmp_path, "1.2.3")
+    assert found.endswith("mlc_llm-1.2.3-py3-none-manylinux_2_28_x86_64.whl")
 
 
 def context(root: Path, what: Event = MAIN, **changes: object) -> Context:
@@ -316,10 +310,13 @@ def context(root: Path, what: Event = MAIN, **changes: object) -> Context:
 
 def test_plan_is_the_same_for_the_same_commit(tmp_path: Path) -> None:
     """Two plans of one commit are equal: no clock, no random name goes into an image."""
-    one, two = (images.make_plan("development", context(tmp_path), Wish(), {}) for _ in "12")
+    one, two = (plan.make_plan(Options("development"), context(tmp_path), {}) for _ in "12")
     assert one == two
     assert one.labels["org.opencontainers.image.created"] == "2023-11-14T22:13:20Z"
-    assert json.loads(json.dumps(one.to_json()))["references"][0].endswith(":main")
+    assert one.references[0].endswith(":main")
+    wheel(tmp_path, "mlc_llm-1.2.3-py3-none-any.whl")
+    production = plan.make_plan(Options("production"), context(tmp_path), {})
+    assert production.references[0].endswith(":main-prod") and len(production.wheels) == 1
 
 
 @pytest.mark.parametrize(
@@ -330,23 +327,21 @@ def test_plan_is_the_same_for_the_same_commit(tmp_path: Path) -> None:
         ({"python_version": "3.12", "base_image": "mirror/py:3.12"}, "mirror/py:3.12"),
     ],
 )
-def test_base_image(tmp_path: Path, settings: dict[str, str], base: str) -> None:
+def test_base_image(settings: dict[str, str], base: str) -> None:
     """The pinned base is used for its own Python; another version takes its own image."""
-    text = (Path(__file__).parents[2] / "Dockerfile").read_text()
-    (tmp_path / "Dockerfile").write_text(text)
-    assert images.base_image(Settings(**settings), tmp_path) == base  # type: ignore[arg-type]
+    assert plan.base_image(Settings(**settings), ROOT) == base  # type: ignore[arg-type]
 
 
 def test_missing_certificate_bundle(tmp_path: Path) -> None:
     """A bundle that is not there is said before the build, with the setting's name."""
+    where = context(tmp_path, ca_certificates="/no/ca")
     with pytest.raises(UsageError, match="CA_CERTIFICATES"):
-        images.make_plan("development", context(tmp_path, ca_certificates="/no/ca"), Wish(), {})
+        plan.make_plan(Options("development"), where, {})
 
 
 def test_context_is_small() -> None:
     """Only what the Dockerfile copies is sent: this checkout's context is under 1 MB."""
-    root = Path(__file__).parents[2]
-    measured = build_context.measure(root)
+    measured = build.measure_context(ROOT)
     assert 0 < measured.size < 1_000_000
     allowed = ("docker/", "package/", "Dockerfile", ".dockerignore")
     assert all(name.startswith(allowed) for _, name in measured.largest)
@@ -354,16 +349,15 @@ def test_context_is_small() -> None:
 
 def test_context_too_large(tmp_path: Path) -> None:
     """Over the bound the largest entries are named, the largest first."""
-    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
     (tmp_path / "big").write_bytes(b"x" * 3000)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "huge.bin").write_bytes(b"x" * 9000)
-    measured = build_context.measure(tmp_path)
+    measured = build.measure_context(tmp_path)
     with pytest.raises(UsageError, match="over the limit of 1.0 kB") as caught:
-        build_context.check(measured, 1000)
+        build.check_context(measured, 1000)
     lines = caught.value.detail.splitlines()
     assert "model/huge.bin" in lines[0] and "big" in lines[1]
-    build_context.check(measured, 20_000)
+    build.check_context(measured, 20_000)
 
 
 RECORD = ImageRecord(
@@ -374,15 +368,15 @@ RECORD = ImageRecord(
 
 def test_record_round_trip(tmp_path: Path) -> None:
     """The next job reads what this one wrote, and no half-written file is left."""
-    path = image_record.write(RECORD, tmp_path)
-    assert image_record.read("development", tmp_path) == RECORD
+    path = record.write(RECORD, tmp_path)
+    assert record.read("development", tmp_path) == RECORD
     assert [found.name for found in path.parent.iterdir()] == ["development.json"]
 
 
 def test_record_missing_or_broken(tmp_path: Path) -> None:
     """Without a record the session to run is named; a broken one is no traceback."""
     with pytest.raises(UsageError, match="nox -s docker_dev"):
-        image_record.read("development", tmp_path)
-    image_record.write(RECORD, tmp_path).write_text("{")
+        record.read("development", tmp_path)
+    record.write(RECORD, tmp_path).write_text("{")
     with pytest.raises(PipelineError, match="cannot be read"):
-        image_record.read("development", tmp_path)
+        record.read("development", tmp_path)

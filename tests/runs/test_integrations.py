@@ -14,7 +14,6 @@ from tests.runs.test_summary import record
 from tools import audit, coverage_upload
 from tools.audit import CLEAN, FINDINGS, NOT_RUN, Check, Outcome
 from tools.core.secrets import Secret
-from tools.images import sbom as audit_sbom
 from tools.repo.event import Event
 from tools.runs import notify
 from tools.runs import record as run_record
@@ -200,25 +199,3 @@ def test_all_findings_are_shown(monkeypatch, capsys):
     assert audit.main([]) == 1
     said = capsys.readouterr().err
     assert "found by a" in said and "found by b" in said and "not clean: a, b" in said
-
-
-def test_sbom():
-    """Valid CycloneDX with package URLs, the same for the same image."""
-    from cyclonedx.schema import SchemaVersion
-    from cyclonedx.validation.json import JsonStrictValidator
-
-    found = {
-        "python": [["mlc_llm", "1.2.3"], ["NumPy", "2.0"]],
-        "debian": [["libc6", "2.36-9+deb12u9", "amd64"]],
-    }
-    text = audit_sbom.sbom(found, "sha256:" + "1" * 64, "1.2.3", 0)
-    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
-    data = json.loads(text)
-    purls = {part["purl"] for part in data["components"]}
-    assert purls == {
-        "pkg:pypi/mlc-llm@1.2.3",
-        "pkg:pypi/numpy@2.0",
-        "pkg:deb/debian/libc6@2.36-9%2Bdeb12u9?arch=amd64",
-    }
-    assert data["metadata"]["component"]["type"] == "container"
-    assert text == audit_sbom.sbom(found, "sha256:" + "1" * 64, "1.2.3", 0)

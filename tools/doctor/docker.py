@@ -20,16 +20,13 @@ from tools.doctor.base import (
 )
 from tools.doctor.machine import space
 from tools.images import build as buildx
-from tools.images import context as build_context
 from tools.images import engine
-from tools.images.build import LOAD, BuildPlan
-from tools.images.engine import Builder, Engine, EngineError
+from tools.images.engine import Builder, Engine
+from tools.images.plan import PUSH, BuildPlan
 from tools.registry import client as registry
 
 IMAGES = frozenset({"docker_dev", "docker_test", "prod_image", "pipeline"})
 BUILDS = frozenset({"docker_dev", "prod_image", "pipeline"})
-# Causes of an EngineError that the check of the engine reports; the rest is buildx's.
-ENGINE_CAUSES = {"no-client", "not-running", "no-permission"}
 NO_STAGE = "no-such-stage"
 
 
@@ -47,17 +44,12 @@ def _builder(subject: Subject) -> Builder:
 def check_engine(subject: Subject) -> Result:
     """An engine answers; a refused socket is told apart from a stopped engine."""
     host = subject.env.get("DOCKER_HOST", "docker's own socket")
-    try:
-        found = _engine(subject)
-    except EngineError as error:
-        if error.cause in ENGINE_CAUSES:
-            return from_error(error, host)
-        return ok("The engine answers.", host)
-    return ok(f"Docker engine {found.version}.", host)
+    return ok(f"Docker engine {_engine(subject).version}.", host)
 
 
 def check_buildx(subject: Subject) -> Result:
     """buildx is there and not too old."""
+    engine.check_buildx(_engine(subject))
     return ok(f"buildx {_engine(subject).buildx}.", "docker info")
 
 
@@ -70,15 +62,14 @@ def check_builder(subject: Subject) -> Result:
 def check_storage(subject: Subject) -> Result:
     """The image store can hold indexes and attestations, or the builder does without."""
     found, builder = _engine(subject), _builder(subject)
-    wanted = BuildPlan(
-        "development", "development", (), {}, subject.settings.platforms, buildx.PUSH, "a push"
-    )
+    platforms = subject.settings.platforms
+    wanted = BuildPlan("development", (), {}, platforms, PUSH, "a push")
     try:
         buildx.fit_to_builder(wanted, found, builder)
     except UsageError as error:
         return warning(error.message, error.remedy, "docker info")
     store = "containerd's image store" if found.containerd_store else "the classic store"
-    return ok(f"Storage driver {found.storage_driver} in {store}.", "docker info")
+    return ok(f"The engine keeps images in {store}.", "docker info")
 
 
 def check_engine_disk(subject: Subject) -> Result:
@@ -146,7 +137,6 @@ def check_dockerfile(subject: Subject) -> Result:
     path = subject.root / "Dockerfile"
     if not path.is_file():
         return problem("There is no Dockerfile.", "Run from the checkout's root.", str(path))
-    plan = BuildPlan("development", NO_STAGE, (), {}, (), LOAD, "a check")
     with tempfile.TemporaryDirectory(prefix="mlc-doctor-") as empty:
         command = ["docker", "buildx", "build", "--target", NO_STAGE, "--progress", "plain"]
         name = subject.settings.buildx_builder
@@ -156,13 +146,13 @@ def check_dockerfile(subject: Subject) -> Result:
         )
     if f'target stage "{NO_STAGE}" could not be found' in done.output:
         return ok("BuildKit can parse the Dockerfile.", str(path))
-    return from_error(buildx.diagnose(done.output, plan), str(path))
+    return from_error(buildx.diagnose(done.output), str(path))
 
 
 def check_context(subject: Subject) -> Result:
     """The build context is within its bound; its largest entries are named."""
-    measured = build_context.measure(subject.root)
-    build_context.check(measured, subject.settings.context_limit)
+    measured = buildx.measure_context(subject.root)
+    buildx.check_context(measured, subject.settings.context_limit)
     size = console.human_size(measured.size)
     largest = f", the largest {measured.largest[0][1]}" if measured.largest else ""
     return ok(

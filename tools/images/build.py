@@ -1,111 +1,133 @@
-"""One build with ``docker buildx``: the plan as data, the command, the run, the errors."""
+"""One build with ``docker buildx``: its context, its command, its run, its failures."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import tempfile
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+import shutil
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from tools.core import process
-from tools.core.console import say, warn
+from tools.core import files, process
+from tools.core.console import human_size
 from tools.core.errors import PipelineError, UsageError
+from tools.core.failures import Failure, explain
 from tools.core.process import Done
-from tools.images import login
+from tools.images import login, record
 from tools.images.engine import Builder, Engine
-
-PUSH, LOAD, OCI = "push", "load", "oci"
+from tools.images.plan import LOAD, OCI, PUSH, BuildPlan
 
 # The last line of buildx where a registry is overloaded, restarts, or writes a tag just now.
 # BuildKit tries some of that again by itself; the engine's push, which its own driver uses,
 # gives up.
-PASSING = re.compile(
-    r"^ERROR: (.*(?:unexpected (?:HTTP )?status\b.*: 5\d\d\b.*|TLS handshake timeout|"
-    r"(?:read|write) tcp .*: (?:connection reset by peer|i/o timeout)|unexpected EOF|: EOF))$",
-    re.MULTILINE,
+PASSING = (
+    r"^ERROR: (?P<trouble>.*(?:unexpected (?:HTTP )?status\b.*: 5\d\d\b.*|"
+    r"TLS handshake timeout|(?:read|write) tcp .*: (?:connection reset by peer|i/o timeout)|"
+    r"unexpected EOF|: EOF))$"
 )
-PAUSES = (2.0, 8.0)  # seconds before the second and the third attempt
+_STEP = (
+    r'process "(?P<step>[^\n]{1,100})[^\n]*?" did not complete successfully: (?P<end>[^\n]+)'
+)
+_STEP_FAILED = "The build step '{step}' failed ({end})."
+_SYNTAX = "Correct that line; nox -s lint shows what hadolint says of it."
+MISSING_BASE = Failure(
+    r"failed to resolve source metadata for (?P<base>\S+): ",
+    "The base image {base} cannot be found.",
+    "Check its name and the network; set BASE_IMAGE to a mirror or a local image.",
+)
+FAILURES = (
+    Failure(
+        r"no space left on device",
+        "The disk of the Docker engine is full.",
+        "Free some: docker buildx prune, docker image prune.",
+    ),
+    Failure(
+        rf"(?is)certificate[_ ]verify[_ ]failed.*{_STEP}",
+        _STEP_FAILED,
+        "Set CA_CERTIFICATES to the certificate bundle of your network.",
+    ),
+    Failure(_STEP, _STEP_FAILED, "Read the step's own output above."),
+    MISSING_BASE,
+    Failure(
+        PASSING,
+        "A registry does not work as it should, {attempts} times in a row: {trouble}.",
+        "See its status page, then run the session again: what was built is kept.",
+    ),
+    Failure(
+        r"dockerfile parse error on line (?P<line>\d+): (?P<problem>.+)",
+        "Dockerfile, line {line}: {problem}.",
+        _SYNTAX,
+    ),
+    Failure(
+        r"Dockerfile:(?P<line>\d+)\b[\s\S]*?ERROR: .*?failed to solve: (?P<problem>.+)",
+        "Dockerfile, line {line}: {problem}.",
+        _SYNTAX,
+    ),
+)
+
+
+def diagnose(output: str, host: str = "") -> PipelineError:
+    """The error behind the output of a failed build of an image for a registry's ``host``."""
+    errors = re.findall(r"^(?:#\d+ )?ERROR: (.+)$", output, re.MULTILINE)
+    last = errors[-1] if errors else "see the output above"
+    other = PipelineError(f"The image build failed: {last}.", "See nox -s doctor.")
+    refusal = explain(last, login.REFUSALS, other, host=host)
+    return explain(output, FAILURES, refusal, attempts=str(len(process.PAUSES) + 1))
+
+
+def missing_base(reference: str) -> PipelineError:
+    """The error for a base image that neither the engine nor its registry has."""
+    return PipelineError(MISSING_BASE.message.format(base=reference), MISSING_BASE.remedy)
+
+
+def passing(done: Done) -> str:
+    """What a failed command of buildx has to say of a registry's passing trouble."""
+    match = re.search(PASSING, done.output, re.MULTILINE)
+    return match["trouble"] if match else ""
+
+
+# --- what is sent ---
 
 
 @dataclass(frozen=True)
-class BuildPlan:
-    """All that decides a build.
+class BuildContext:
+    """Size in bytes and the number of files, with the largest of them (bytes, path)."""
 
-    Attributes:
-        image: ``development`` or ``production``.
-        stage: The Dockerfile's stage to build.
-        references: Full references that name the result.
-        labels: OCI labels.
-        platforms: ``linux/amd64``, ...; several make an index.
-        output: ``push``, ``load`` or ``oci``.
-        reason: Why that output.
-        archive: Where an OCI archive goes.
-        build_args: Build arguments.
-        contexts: Named contexts: name -> folder.
-        cache_from: ``--cache-from`` values.
-        cache_to: ``--cache-to`` values.
-        builder: Name of the builder; empty for the current one.
-        provenance: Whether provenance is attested.
-        ca_certificates: The certificate bundle handed in as a build secret, if any.
-        created: Seconds since the epoch that stand in the image (``SOURCE_DATE_EPOCH``).
+    size: int
+    files: int
+    largest: tuple[tuple[int, str], ...]
+
+
+def measure_context(root: Path) -> BuildContext:
+    """Measure the build context at ``root``, as its ``.dockerignore`` leaves it.
+
+    The rules of that file are applied by the Docker SDK for Python.
     """
+    from docker.utils.build import exclude_paths
 
-    image: str
-    stage: str
-    references: tuple[str, ...]
-    labels: Mapping[str, str]
-    platforms: tuple[str, ...]
-    output: str
-    reason: str
-    archive: str = ""
-    build_args: Mapping[str, str] = field(default_factory=dict)
-    contexts: Mapping[str, str] = field(default_factory=dict)
-    cache_from: tuple[str, ...] = ()
-    cache_to: tuple[str, ...] = ()
-    builder: str = ""
-    provenance: bool = True
-    ca_certificates: str = ""
-    created: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """The plan as plain data."""
-        return asdict(self)
+    ignore = root / ".dockerignore"
+    lines = ignore.read_text(encoding="utf-8").splitlines() if ignore.exists() else []
+    rules = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    paths = [(root / name, Path(name).as_posix()) for name in exclude_paths(str(root), rules)]
+    files = [pair for pair in paths if pair[0].is_file() and not pair[0].is_symlink()]
+    sizes = sorted(((path.stat().st_size, name) for path, name in files), reverse=True)
+    return BuildContext(sum(size for size, _ in sizes), len(sizes), tuple(sizes[:10]))
 
 
-@dataclass(frozen=True)
-class Built:
-    """What came out: the digest of the index or manifest, as buildx reports it."""
+def check_context(context: BuildContext, limit: int) -> None:
+    """Refuse a context over ``limit`` bytes, naming its largest entries (UsageError)."""
+    if context.size > limit:
+        lines = [f"  {human_size(size):>10}  {name}" for size, name in context.largest]
+        raise UsageError(
+            f"The build context is {human_size(context.size)}, over the limit of "
+            f"{human_size(limit)}; its largest entries stand above.",
+            "Add them to .dockerignore, or raise CONTEXT_LIMIT.",
+            "\n".join(lines),
+        )
 
-    digest: str
-    config_digest: str
 
-
-def layer_cache(
-    plan_output: str, image: str, name: str, env: Mapping[str, str]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Where layers are kept between builds: values of ``--cache-from`` and ``--cache-to``.
-
-    The Actions cache where its variables are present, else a registry cache beside the
-    image when pushing, else nothing: the builder's own cache.
-
-    Source: docs.docker.com, "Cache storage backends": gha needs ``ACTIONS_RUNTIME_TOKEN``
-    and the address of the service.
-    """
-    service = env.get("ACTIONS_RESULTS_URL") or env.get("ACTIONS_CACHE_URL")
-    if env.get("ACTIONS_RUNTIME_TOKEN") and service:
-        # A cache that cannot be written must not fail a build.
-        scope = f"type=gha,scope={name}"
-        return (scope,), (f"{scope},mode=max,ignore-error=true",)
-    if plan_output == PUSH:
-        reference = f"type=registry,ref={image}:buildcache-{name}"
-        options = "mode=max,image-manifest=true,oci-mediatypes=true,ignore-error=true"
-        return (reference,), (f"{reference},{options}",)
-    return (), ()
+# --- the build ---
 
 
 def fit_to_builder(plan: BuildPlan, engine: Engine, builder: Builder) -> BuildPlan:
@@ -118,184 +140,56 @@ def fit_to_builder(plan: BuildPlan, engine: Engine, builder: Builder) -> BuildPl
     store for attestations, several platforms and cache export; ``--load`` from any other
     driver goes through the docker exporter, which takes one manifest.
     """
-    changes: dict[str, Any] = {}
-    store = engine.containerd_store
-    if builder.is_local and not store:
-        if plan.output != LOAD or len(plan.platforms) > 1:
-            raise UsageError(
-                f"The builder in use (driver docker, engine {engine.version} without the "
-                "containerd image store) cannot attest provenance.",
-                "Create one that can (docker buildx create --name mlc --driver "
-                "docker-container) and set BUILDX_BUILDER=mlc, or turn on the containerd "
-                "image store.",
-            )
-        changes |= {"provenance": False, "cache_to": ()}
-    if not builder.is_local and plan.output == LOAD:
-        if len(plan.platforms) > 1:
-            raise UsageError(
-                f"The builder {builder.name or builder.driver} cannot load an image of "
-                f"{len(plan.platforms)} platforms into the local engine.",
-                "Build with --output oci, or set PLATFORMS to one platform.",
-            )
-        changes["provenance"] = False
-    return replace(plan, **changes)
+    loads = plan.output == LOAD
+    if engine.containerd_store and builder.is_local or not (loads or builder.is_local):
+        return plan
+    if loads and len(plan.platforms) == 1:
+        cache_to = () if builder.is_local else plan.cache_to
+        return replace(plan, provenance=False, cache_to=cache_to)
+    if builder.is_local:
+        raise UsageError(
+            f"The builder in use (driver docker, engine {engine.version} without the "
+            "containerd image store) cannot attest provenance.",
+            "Create one that can (docker buildx create --name mlc --driver docker-container) "
+            "and set BUILDX_BUILDER=mlc, or turn on the containerd image store.",
+        )
+    raise UsageError(
+        f"The builder {builder.name or builder.driver} cannot load an image of "
+        f"{len(plan.platforms)} platforms into the local engine.",
+        "Build with --output oci, or set PLATFORMS to one platform.",
+    )
 
 
-def with_contexts(plan: BuildPlan, folders: Mapping[str, str]) -> BuildPlan:
-    """The plan with more named contexts."""
-    return replace(plan, contexts={**plan.contexts, **folders})
-
-
-def command(plan: BuildPlan, metadata: Path, archive: Path | None = None) -> list[str]:
+def command(
+    plan: BuildPlan, metadata: Path, wheels: Path | None = None, archive: Path | None = None
+) -> list[str]:
     """The ``docker buildx build`` command of a plan.
 
     Args:
         plan: What to build.
         metadata: Where buildx writes the digest.
+        wheels: The folder that holds the plan's wheels.
         archive: Where the OCI archive goes for the time being.
     """
-    made = ["docker", "buildx", "build", "--file", "Dockerfile", "--target", plan.stage]
-    if plan.builder:
-        made += ["--builder", plan.builder]
-    made += ["--platform", ",".join(plan.platforms)]
-    for name, value in plan.build_args.items():
-        made += ["--build-arg", f"{name}={value}"]
-    for name, folder in plan.contexts.items():
-        made += ["--build-context", f"{name}={folder}"]
-    if plan.ca_certificates:
-        made += ["--secret", f"id=ca-certificates,src={plan.ca_certificates}"]
-    for name, value in plan.labels.items():
-        made += ["--label", f"{name}={value}"]
-    for reference in plan.references:
-        made += ["--tag", reference]
-    made += [f"--cache-from={source}" for source in plan.cache_from]
-    made += [f"--cache-to={target}" for target in plan.cache_to]
-    made += [f"--provenance={'true' if plan.provenance else 'false'}"]
-    output = {PUSH: ["--push"], LOAD: ["--load"], OCI: [f"--output=type=oci,dest={archive}"]}
-    made += output[plan.output]
-    return [*made, "--progress", "plain", "--metadata-file", str(metadata), "."]
+    certificates = f"--secret=id=ca-certificates,src={plan.ca_certificates}"
+    outputs = {PUSH: "--push", LOAD: "--load", OCI: f"--output=type=oci,dest={archive}"}
+    return [
+        "docker", "buildx", "build", "--file=Dockerfile", f"--target={plan.image}",
+        *([f"--builder={plan.builder}"] if plan.builder else []),
+        f"--platform={','.join(plan.platforms)}",
+        *(f"--build-arg={name}={value}" for name, value in plan.build_args.items()),
+        *([f"--build-context=wheels={wheels}"] if wheels else []),
+        *([certificates] if plan.ca_certificates else []),
+        *(f"--label={name}={value}" for name, value in plan.labels.items()),
+        *(f"--tag={reference}" for reference in plan.references),
+        *(f"--cache-from={source}" for source in plan.cache_from),
+        *(f"--cache-to={target}" for target in plan.cache_to),
+        f"--provenance={'true' if plan.provenance else 'false'}", outputs[plan.output],
+        "--progress=plain", f"--metadata-file={metadata}", ".",
+    ]  # fmt: skip
 
 
-def _syntax_error(output: str, plan: BuildPlan) -> PipelineError | None:
-    match = re.search(r"dockerfile parse error on line (\d+): (.+)", output)
-    match = match or re.search(
-        r"Dockerfile:(\d+)\b[\s\S]*?ERROR: .*?failed to solve: (.+)", output
-    )
-    if match and "did not complete successfully" not in match.group(2):
-        return PipelineError(
-            f"Dockerfile, line {match.group(1)}: {match.group(2).strip()}.",
-            "Correct that line; nox -s lint shows what hadolint says of it.",
-        )
-    return None
-
-
-def _failed_step(output: str, plan: BuildPlan) -> PipelineError | None:
-    match = re.search(r"process \"(.+?)\" did not complete successfully: (.+)", output)
-    if match is None:
-        return None
-    step = re.sub(r"\s+", " ", match.group(1))
-    step = step if len(step) < 120 else step[:117] + "..."
-    certificate = re.search(r"CERTIFICATE_VERIFY_FAILED|certificate verify failed", output)
-    remedy = (
-        "Set CA_CERTIFICATES to the certificate bundle of your network."
-        if certificate
-        else "Read the step's own output above."
-    )
-    return PipelineError(f"The build step {step!r} failed ({match.group(2)}).", remedy)
-
-
-def missing_base(reference: str) -> PipelineError:
-    """The error for a base image that neither the engine nor its registry has."""
-    return PipelineError(
-        f"The base image {reference} cannot be had.",
-        "Check its name and the network; set BASE_IMAGE to a mirror or a local image.",
-    )
-
-
-def _missing_base(output: str, plan: BuildPlan) -> PipelineError | None:
-    match = re.search(
-        r"(?:failed to resolve source metadata for|load metadata for) (\S+)", output
-    )
-    if match is None or "failed to resolve source metadata" not in output:
-        return None
-    return missing_base(match.group(1).rstrip(":"))
-
-
-def _refused(output: str, plan: BuildPlan) -> PipelineError | None:
-    pattern = (
-        r"failed to authorize|401 Unauthorized|authentication required|denied|no basic auth"
-    )
-    host = plan.references[0].split("/")[0] if plan.references else "the registry"
-    # A base image that needs no login fails in the same words: see whose name is there.
-    if re.search(pattern, output) and (host in output or plan.output == PUSH):
-        return login.explain(host, output)
-    return None
-
-
-def _no_space(output: str, plan: BuildPlan) -> PipelineError | None:
-    if "no space left on device" not in output:
-        return None
-    return PipelineError(
-        "The disk of the Docker engine is full.",
-        "Free some: docker buildx prune, docker image prune.",
-    )
-
-
-def _passing(output: str, plan: BuildPlan) -> PipelineError | None:
-    trouble = PASSING.search(output)
-    if trouble is None:
-        return None
-    return PipelineError(
-        f"A registry does not work as it should, {len(PAUSES) + 1} times in a row: "
-        f"{trouble.group(1)}.",
-        "See its status page, then run the session again: what was built is kept.",
-    )
-
-
-DIAGNOSES: tuple[Callable[[str, BuildPlan], PipelineError | None], ...] = (
-    _no_space,
-    _failed_step,
-    _missing_base,
-    _passing,
-    _refused,
-    _syntax_error,
-)
-
-
-def diagnose(output: str, plan: BuildPlan) -> PipelineError:
-    """The error behind the output of a failed build, with what to do about it."""
-    tail = "\n".join(output.splitlines()[-12:])
-    for look in DIAGNOSES:
-        found = look(output, plan)
-        if found is not None:
-            return type(found)(found.message, found.remedy, tail)
-    errors = re.findall(r"^ERROR: (.+)$", output, re.MULTILINE)
-    last = errors[-1] if errors else "see the output above"
-    return PipelineError(f"The image build failed: {last}.", "See nox -s doctor.", tail)
-
-
-def insist(attempt: Callable[[], Done]) -> Done:
-    """Run a command of buildx, again where a registry was in passing trouble.
-
-    What has been built and pushed is there already: only the rest is done again.
-
-    Args:
-        attempt: Runs the command.
-
-    Returns:
-        What the last attempt left.
-    """
-    for pause in PAUSES:
-        done = attempt()
-        trouble = PASSING.search(done.output) if done.code else None
-        if trouble is None:
-            return done
-        warn(f"{trouble.group(1)}; trying again in {pause:.0f} s")
-        time.sleep(pause)
-    return attempt()
-
-
-def build(plan: BuildPlan, root: Path, env: Mapping[str, str]) -> Built:
+def build(plan: BuildPlan, root: Path, env: Mapping[str, str]) -> str:
     """Carry a plan out.
 
     Args:
@@ -303,27 +197,29 @@ def build(plan: BuildPlan, root: Path, env: Mapping[str, str]) -> Built:
         root: The build context.
         env: The environment of docker, logged in where a login is needed.
 
+    Returns:
+        The digest of the index or manifest, as buildx reports it.
+
     Raises:
         PipelineError: The build failed, sorted out by :func:`diagnose`.
     """
-    with tempfile.TemporaryDirectory(prefix="mlc-build-") as folder:
-        metadata = Path(folder) / "metadata.json"
-        target = Path(plan.archive) if plan.archive else None
-        part = target.with_name(f".{target.name}.part") if target else None
-        if part is not None:
-            part.parent.mkdir(parents=True, exist_ok=True)
-        # buildx hands SOURCE_DATE_EPOCH on: the times within the image are the commit's.
-        inside = {**env, "SOURCE_DATE_EPOCH": str(plan.created)}
-        line = command(plan, metadata, part)
-        done = insist(lambda: process.stream(line, env=inside, cwd=root, check=False, show=say))
-        if done.code:
-            if part is not None:
-                part.unlink(missing_ok=True)
-            raise diagnose(done.output, plan)
-        if part is not None and target is not None:
-            os.replace(part, target)
-        found = json.loads(metadata.read_text(encoding="utf-8"))
-    return Built(
-        digest=str(found.get("containerimage.digest", "")),
-        config_digest=str(found.get("containerimage.config.digest", "")),
-    )
+    scratch = record.folder(root) / f".build-{plan.image}"
+    shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
+    wheels, metadata = scratch / "wheels", scratch / "metadata.json"
+    wheels.mkdir(parents=True)
+    archive = files.replaced(Path(plan.archive)) if plan.archive else nullcontext()
+    # buildx hands SOURCE_DATE_EPOCH on: the times within the image are the commit's.
+    env = {**env, "SOURCE_DATE_EPOCH": str(plan.created)}
+    try:
+        for wheel in plan.wheels:
+            shutil.copy2(wheel, wheels)
+        with archive as part:
+            words = command(plan, metadata, wheels if plan.wheels else None, part)
+            done = process.again(
+                lambda: process.stream(words, env=env, cwd=root, check=False), passing
+            )
+            if done.code:
+                raise diagnose(done.output, plan.references[0].partition("/")[0])
+        return str(files.read_json(metadata, dict[str, object])["containerimage.digest"])
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from msgspec import Struct
 
 from tools.core import process
 from tools.core.errors import PipelineError
+from tools.core.failures import Failure, explain
+from tools.core.files import parse_json
 
-# The first buildx whose build takes --provenance.
-LEAST_BUILDX = (0, 10)
-
-
-class EngineError(PipelineError):
-    """The engine cannot be used; ``cause`` tells the kinds apart.
-
-    One of ``no-client``, ``not-running``, ``no-permission``, ``no-buildx``, ``old-buildx``,
-    ``no-builder``.
-    """
-
-    def __init__(self, cause: str, message: str, remedy: str) -> None:
-        super().__init__(message, remedy)
-        self.cause = cause
+LEAST_BUILDX = "0.10"  # the first whose build takes --provenance
+NO_PERMISSION = Failure(
+    r"(?i)permission denied",
+    "The Docker socket{where} refuses this user.",
+    "Add yourself to the docker group (sudo usermod -aG docker $USER, then log in again), "
+    "or use a rootless engine.",
+)
 
 
 @dataclass(frozen=True)
@@ -36,13 +31,11 @@ class Engine:
         version: Of the server.
         containerd_store: Whether it keeps images in containerd's store, and so can hold
             and push indexes and attestations by itself.
-        storage_driver: ``overlayfs``, ``overlay2``, ...
-        buildx: Version of the buildx plugin, ``0.13.1``.
+        buildx: Version of the buildx plugin, ``0.13.1``; empty if there is none.
     """
 
     version: str
     containerd_store: bool
-    storage_driver: str
     buildx: str
 
 
@@ -59,91 +52,77 @@ class Builder:
         return self.driver == "docker"
 
 
-def explain(output: str, host: str = "") -> EngineError:
+class _Plugin(Struct, rename="pascal"):
+    name: str = ""
+    version: str = ""
+
+
+class _Client(Struct, rename="pascal"):
+    plugins: list[_Plugin] | None = None
+
+
+class _Info(Struct, rename="pascal"):
+    server_version: str = ""
+    server_errors: list[str] | None = None
+    driver_status: list[tuple[str, str]] | None = None
+    client_info: _Client | None = None
+
+
+def unreachable(output: str, env: Mapping[str, str]) -> PipelineError:
     """The error behind what ``docker`` printed when it did not reach its engine."""
+    host = env.get("DOCKER_HOST", "")
     where = f" at {host}" if host else ""
-    if "permission denied" in output.lower():
-        return EngineError(
-            "no-permission",
-            f"The Docker socket{where} refuses this user.",
-            "Add yourself to the docker group (sudo usermod -aG docker $USER, then log in "
-            "again), or use a rootless engine.",
-        )
-    return EngineError(
-        "not-running",
+    no_engine = PipelineError(
         f"No Docker engine answers{where}.",
         "Start it (Docker Desktop, colima start, sudo systemctl start docker), or point "
         "DOCKER_HOST at one.",
     )
-
-
-def _info(env: Mapping[str, str] | None) -> dict[str, Any]:
-    try:
-        done = process.run(
-            ["docker", "info", "--format", "{{json .}}"], env=env, check=False, timeout=30
-        )
-    except PipelineError as error:
-        if "not found" in error.message:
-            raise EngineError(
-                "no-client", "The program docker was not found.", "Install Docker with buildx."
-            ) from error
-        raise
-    host = (env or os.environ).get("DOCKER_HOST", "")
-    try:
-        found: dict[str, Any] = json.loads(done.stdout)
-    except ValueError as error:
-        raise explain(done.output, host) from error
-    problems = "\n".join(found.get("ServerErrors") or [])
-    if problems or not found.get("ServerVersion"):
-        raise explain(problems + done.stderr, host)
-    return found
+    return explain(output, [NO_PERMISSION], no_engine, where=where)
 
 
 def find_engine(env: Mapping[str, str] | None = None) -> Engine:
     """Ask the engine that ``docker`` would use.
 
     Raises:
-        EngineError: No client, no engine, no permission, no buildx or too old a one.
+        PipelineError: There is no client, no engine, or no permission.
     """
-    found = _info(env)
-    plugins = found.get("ClientInfo", {}).get("Plugins") or []
-    versions = [str(p.get("Version", "")) for p in plugins if p.get("Name") == "buildx"]
-    numbers = re.search(r"(\d+)\.(\d+)(\.\d+)?", versions[0]) if versions else None
-    if numbers is None:
-        raise EngineError(
-            "no-buildx",
-            "Docker has no buildx plugin.",
-            "Install it (Debian and Ubuntu: docker-buildx or docker-buildx-plugin).",
-        )
-    if (int(numbers.group(1)), int(numbers.group(2))) < LEAST_BUILDX:
-        raise EngineError(
-            "old-buildx",
-            f"buildx {numbers.group(0)} is too old.",
-            f"Install version {'.'.join(map(str, LEAST_BUILDX))} or newer.",
-        )
-    status = {str(pair[0]): str(pair[1]) for pair in found.get("DriverStatus") or []}
-    return Engine(
-        version=str(found["ServerVersion"]),
-        containerd_store=status.get("driver-type") == "io.containerd.snapshotter.v1",
-        storage_driver=str(found.get("Driver", "")),
-        buildx=numbers.group(0),
-    )
+    env = os.environ if env is None else env
+    command = ["docker", "info", "--format", "{{json .}}"]
+    done = process.run(command, env=env, check=False, timeout=30)
+    try:
+        info = parse_json(done.stdout, _Info)
+    except ValueError as error:
+        raise unreachable(done.output, env) from error
+    if info.server_errors or not info.server_version:
+        raise unreachable("\n".join([*(info.server_errors or ()), done.stderr]), env)
+    plugins = (info.client_info and info.client_info.plugins) or ()
+    versions = "".join(plugin.version for plugin in plugins if plugin.name == "buildx")
+    number = re.search(r"\d+\.\d+(\.\d+)?", versions)
+    store = ("driver-type", "io.containerd.snapshotter.v1") in (info.driver_status or ())
+    return Engine(info.server_version, store, number.group() if number else "")
+
+
+def check_buildx(engine: Engine) -> None:
+    """Refuse an engine's client without buildx, or with one that is too old (PipelineError)."""
+    if not engine.buildx:
+        remedy = "Install it (Debian and Ubuntu: docker-buildx or docker-buildx-plugin)."
+        raise PipelineError("Docker has no buildx plugin.", remedy)
+    numbers, least = ([int(n) for n in v.split(".")] for v in (engine.buildx, LEAST_BUILDX))
+    if numbers < least:
+        remedy = f"Install version {LEAST_BUILDX} or newer."
+        raise PipelineError(f"buildx {engine.buildx} is too old.", remedy)
 
 
 def find_builder(name: str = "", env: Mapping[str, str] | None = None) -> Builder:
     """The builder called ``name``, or the one that is current.
 
     Raises:
-        EngineError: There is none of that name, or it cannot be reached.
+        PipelineError: There is none of that name, or it cannot be reached.
     """
     command = ["docker", "buildx", "inspect", *([name] if name else [])]
     done = process.run(command, env=env, check=False, timeout=60)
     driver = re.search(r"^Driver:\s+(\S+)", done.stdout, re.MULTILINE)
     if driver is None:
-        last = (done.output.strip().splitlines() or ["no answer"])[-1]
-        raise EngineError(
-            "no-builder",
-            f"The buildx builder {name or 'in use'} cannot be used: {last}.",
-            "See docker buildx ls, or unset BUILDX_BUILDER.",
-        )
+        message = f"The buildx builder {name or 'in use'} cannot be used: {done.tail(1)}."
+        raise PipelineError(message, "See docker buildx ls, or unset BUILDX_BUILDER.")
     return Builder(name, driver.group(1))

@@ -9,27 +9,39 @@ for other registries) stays in force.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
+from msgspec import Struct
 
-from tools.core import process
+from tools.core import failures, files, process
 from tools.core.errors import PipelineError
+from tools.core.failures import Failure
 from tools.core.janitor import Janitor
 from tools.core.secrets import Secret
 from tools.core.settings import Settings
 from tools.registry import client as registry
 
 PREFIX = "mlc-docker-config-"
-HUB_HOST = "docker.io"
+# What a registry holds against a login or a push.
+REFUSALS = (
+    Failure(
+        r"(?i)unauthorized|failed to authorize|authentication required|no basic auth",
+        "The registry {host} refused the login.",
+        "Check that GH_TOKEN is set, has not expired and has write:packages.",
+    ),
+    Failure(
+        r"(?i)denied",
+        "The registry {host} does not let this token write packages.",
+        "Give GH_TOKEN the permission write:packages (a classic token) or packages: "
+        "write (a workflow), and this repository access to the package.",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -49,54 +61,44 @@ def registry_login(settings: Settings, actor: str = "") -> Login | None:
 
 def hub_login(settings: Settings) -> Login | None:
     """The login for Docker Hub, if both of its secrets are there."""
-    if not (settings.docker_hub_username and settings.docker_hub_token):
-        return None
-    name = settings.docker_hub_username.reveal()
-    return Login(settings.docker_hub_registry, name, settings.docker_hub_token)
+    name, password = settings.docker_hub_username.reveal(), settings.docker_hub_token
+    return Login(settings.docker_hub_registry, name, password) if name and password else None
 
 
 def explain(host: str, output: str) -> PipelineError:
-    """The error behind a refused login or push: what the registry holds against it."""
-    text = output.lower()
-    if "denied" in text and "unauthorized" not in text:
-        return PipelineError(
-            f"The registry {host} does not let this token write packages.",
-            "Give GH_TOKEN the permission write:packages (a classic token) or packages: "
-            "write (a workflow), and this repository access to the package.",
-        )
-    if re.search(r"unauthorized|401|authentication|authorize|incorrect", text):
-        return PipelineError(
-            f"The registry {host} refused the login.",
-            "Check that GH_TOKEN is set, has not expired and has write:packages.",
-        )
-    last = (output.strip().splitlines() or ["no answer"])[-1]
-    last = last.removeprefix("ERROR: ").rstrip(".")
-    return PipelineError(f"The registry {host} failed: {last}.", "See nox -s doctor.")
+    """The error behind a refused login or push."""
+    last = (output.strip().splitlines() or ["no response"])[-1]
+    words = f"The registry {host} failed: {last.removeprefix('ERROR: ').rstrip('.')}."
+    other = PipelineError(words, "See nox -s doctor.")
+    return failures.explain(output, REFUSALS, other, host=host)
 
 
-def _user_config(env: Mapping[str, str]) -> Path:
-    given = env.get("DOCKER_CONFIG")
-    return Path(given) if given else Path.home() / ".docker"
+class _Config(Struct, rename="camel"):
+    """What matters here of Docker's ``config.json``."""
+
+    auths: dict[str, dict[str, object]] = {}
+    cred_helpers: dict[str, str] = {}
+    creds_store: str = ""
+    cli_plugins_extra_dirs: list[str] = []
 
 
-def _private_config(user: Path, hosts: Sequence[str]) -> dict[str, Any]:
+def _private_config(user: Path, hosts: Collection[str]) -> dict[str, object]:
     """A configuration like the user's, whose store of credentials is not the user's.
 
     With the user's ``credsStore`` in it, a login would be written to the keychain; as
     ``credHelpers`` of the other registries it still serves for reading.
     """
     try:
-        theirs: dict[str, Any] = json.loads((user / "config.json").read_text(encoding="utf-8"))
+        whole = files.parse_json((user / "config.json").read_bytes(), dict[str, object])
+        theirs = files.convert(whole, _Config)
     except (OSError, ValueError):
-        theirs = {}
-    ours = {k: v for k, v in theirs.items() if k not in {"credsStore", "credHelpers", "auths"}}
-    auths = {k: v for k, v in theirs.get("auths", {}).items() if k not in hosts}
-    helpers = {k: v for k, v in theirs.get("credHelpers", {}).items() if k not in hosts}
-    if theirs.get("credsStore"):
-        helpers |= {host: theirs["credsStore"] for host in auths if host not in helpers}
-    plugins = [*theirs.get("cliPluginsExtraDirs", []), str(user / "cli-plugins")]
-    ours |= {"auths": auths, "credHelpers": helpers, "cliPluginsExtraDirs": plugins}
-    return ours
+        whole, theirs = {}, _Config()
+    auths = {host: auth for host, auth in theirs.auths.items() if host not in hosts}
+    stores = dict.fromkeys(auths, theirs.creds_store) if theirs.creds_store else {}
+    helpers = stores | {k: v for k, v in theirs.cred_helpers.items() if k not in hosts}
+    plugins = [*theirs.cli_plugins_extra_dirs, str(user / "cli-plugins")]
+    whole.pop("credsStore", None)
+    return whole | {"auths": auths, "credHelpers": helpers, "cliPluginsExtraDirs": plugins}
 
 
 def sweep() -> None:
@@ -108,42 +110,35 @@ def sweep() -> None:
 
 
 @contextlib.contextmanager
-def logged_in(
-    logins: Sequence[Login], env: Mapping[str, str] | None = None
-) -> Iterator[dict[str, str]]:
-    """Log in, and yield the environment in which ``docker`` is logged in.
-
-    Args:
-        logins: The accounts; with none, the environment is ours unchanged.
-        env: The environment to start from; ours if not given.
+def logged_in(logins: Sequence[Login]) -> Iterator[dict[str, str]]:
+    """Log in, and yield the environment in which ``docker`` is logged in: ours if there are
+    no ``logins``.
 
     Raises:
         PipelineError: A registry refused a login; the sentence says which and why.
     """
-    start = dict(os.environ if env is None else env)
+    env = dict(os.environ)
     if not logins:
-        yield start
+        yield env
         return
     sweep()
+    user = Path(env.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    folder = Path(tempfile.gettempdir()) / f"{PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
+    env["DOCKER_CONFIG"] = str(folder)
+    env["BUILDX_CONFIG"] = env.get("BUILDX_CONFIG") or str(user / "buildx")
     with Janitor() as janitor, process.watched_by(janitor):
-        folder = Path(tempfile.gettempdir()) / f"{PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
         janitor.owe("folder", str(folder))
         folder.mkdir(mode=0o700)
-        user = _user_config(start)
-        inside = start | {
-            "DOCKER_CONFIG": str(folder),
-            "BUILDX_CONFIG": start.get("BUILDX_CONFIG") or str(user / "buildx"),
-        }
         config = _private_config(user, [login.host for login in logins])
-        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        files.write_json(folder / "config.json", config)
         if (user / "contexts").is_dir():
             shutil.copytree(user / "contexts", folder / "contexts")
         for login in logins:
-            command = ["docker", "login", "--username", login.username]
-            command += ["--password-stdin", login.host]
+            words = ["docker", "login", "--username", login.username, "--password-stdin"]
+            secret = login.password.reveal()
             done = process.run(
-                command, env=inside, stdin=login.password.reveal(), check=False, timeout=60
+                [*words, login.host], env=env, stdin=secret, check=False, timeout=60
             )
             if done.code:
                 raise explain(login.host, done.output)
-        yield inside
+        yield env

@@ -1,7 +1,7 @@
-"""Event -> image tags and OCI labels (pure).
+"""An event's image tags and OCI labels (pure).
 
 Rules: ``docs/images.md``. Grammar of a tag: OCI distribution specification,
-"Pulling manifests" (``[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}``).
+"Pulling manifests".
 """
 
 from __future__ import annotations
@@ -14,17 +14,11 @@ from datetime import UTC, datetime
 from tools.repo.event import Event
 from tools.repo.versions import TagVersion, known_versions, parse_tag
 
-TITLE = "mlc-llm"
-DESCRIPTION = "MLC LLM: universal LLM deployment engine with ML compilation"
-LICENSES = "Apache-2.0"
-
 OCI_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 # Room for "-" and seven digits of the commit within the 128 characters of a tag.
 _LONGEST_BRANCH = 120
 # Names that mean something else here; a branch of such a name gets its hash appended.
-_RESERVED = re.compile(
-    r"latest|prod|pr(-\d+)?|v?\d.*|.*-prod|.*-[0-9a-f]{7,8}",
-)
+_RESERVED = re.compile(r"latest|prod|pr(-\d+)?|v?\d.*|.*-prod|.*-[0-9a-f]{7,8}")
 
 
 def branch_tag(branch: str) -> str:
@@ -53,19 +47,19 @@ def floating_tags(new: TagVersion, existing: Iterable[TagVersion]) -> list[str]:
         return []
     stable = [other for other in existing if not other.is_prerelease]
     higher = [other for other in stable if other.version > new.version]
-    found = []
-    if not any(other.minor == new.minor for other in higher):
-        found.append(new.minor)
-    if new.major != "0" and not any(other.major == new.major for other in higher):
-        found.append(new.major)
-    return found
+    tags = []
+    if new.minor not in {other.minor for other in higher}:
+        tags.append(new.minor)
+    if new.major not in {"0", *(other.major for other in higher)}:
+        tags.append(new.major)
+    return tags
 
 
 def primary_tag(event: Event) -> str:
     """The tag that names the event itself: branch, ``pr-123`` or version tag.
 
     Raises:
-        UsageError: The git tag is no version.
+        UsageError: The git tag is not a version.
     """
     if event.pull_request is not None:
         return f"pr-{event.pull_request}"
@@ -79,31 +73,28 @@ def development_tags(event: Event, existing: Iterable[str] = ()) -> list[str]:
 
     Args:
         event: What triggered us.
-        existing: The repository's git tags, those that are no versions included.
+        existing: The repository's git tags, those that are not versions included.
 
     Raises:
-        UsageError: The git tag is no version.
+        UsageError: The git tag is not a version.
     """
-    found = [primary_tag(event)]
+    tags = [primary_tag(event)]
     if event.tag is not None:
-        found += floating_tags(parse_tag(event.tag), known_versions(existing))
+        tags += floating_tags(parse_tag(event.tag), known_versions(existing))
     elif event.branch is not None:
-        found.append(f"{found[0]}-{event.short_sha}")
+        tags.append(f"{tags[0]}-{event.short_sha}")
         if event.on_default_branch:
-            found.append("latest")
-    return found
+            tags.append("latest")
+    return tags
 
 
 def production_tags(event: Event) -> list[str]:
     """Tags of the production image: ``main-prod``, ``v1.2.3-prod``, ``prod``.
 
     Raises:
-        UsageError: The git tag is no version.
+        UsageError: The git tag is not a version.
     """
-    found = [f"{primary_tag(event)}-prod"]
-    if event.on_default_branch:
-        found.append("prod")
-    return found
+    return [f"{primary_tag(event)}-prod", *(["prod"] if event.on_default_branch else [])]
 
 
 def references(image: str, tags: Iterable[str]) -> list[str]:
@@ -125,13 +116,13 @@ def labels(event: Event, created: int, server: str = "https://github.com") -> di
     moment = datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     version = str(parse_tag(event.tag).version) if event.tag else primary_tag(event)
     values = {
-        "title": TITLE,
-        "description": DESCRIPTION,
+        "title": "mlc-llm",
+        "description": "MLC LLM: universal LLM deployment engine with ML compilation",
         "url": address,
         "source": address,
         "version": version,
         "created": moment,
         "revision": event.sha,
-        "licenses": LICENSES,
+        "licenses": "Apache-2.0",
     }
     return {f"org.opencontainers.image.{key}": value for key, value in values.items()}

@@ -7,38 +7,31 @@ one line of JSON. On our side the same file holds what is expected.
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 # Python packages that each image is for.
 MODULES = {
     "development": (
-        "auditwheel",
-        "build",
-        "pytest",
-        "scikit_build_core",
-        "setuptools",
-        "twine",
+        "auditwheel", "build", "pytest", "scikit_build_core", "setuptools", "twine",
     ),
     "production": ("mlc_llm",),
-}
+}  # fmt: skip
 # Minimum versions of the development image's tools; those of Python and CMake are settings.
 # Rust: what MLC-LLM's tokenizers compile with; the others: what Debian 12 has, rounded down.
 MINIMUMS = {
-    "git": "2.30",
-    "git-lfs": "3.0",
-    "ninja": "1.10",
-    "cargo": "1.78",
-    "rustc": "1.78",
-    "ccache": "4.0",
-    "g++": "11",
-}
+    "git": "2.30", "git-lfs": "3.0", "ninja": "1.10", "cargo": "1.78", "rustc": "1.78",
+    "ccache": "4.0", "g++": "11",
+}  # fmt: skip
 # What a production image must not have.
 ABSENT = ("gcc", "g++", "cc", "make", "cmake", "cargo", "git")
+STATUS = Path("/var/lib/dpkg/status")
 
 
 def numbers(version: str) -> tuple[int, ...]:
@@ -47,51 +40,56 @@ def numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in match.group().split(".")) if match else ()
 
 
-def import_modules(names: list[str]) -> dict[str, object]:
-    """Python's version, what does not import, and packages that do not fit together."""
-    problems = {}
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end and keep what it prints."""
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def imports(names: list[str]) -> dict[str, str]:
+    """Python's version, what does not import, and what ``pip check`` finds (where there is
+    no pip, it ran at the build).
+    """
+    found = {"python": ".".join(map(str, sys.version_info[:3])), "conflicts": ""}
     for name in names:
         try:
             importlib.import_module(name)
-            problems[name] = ""
+            found[name] = ""
         except Exception as error:
-            problems[name] = f"{type(error).__name__}: {error}"
-    version = ".".join(map(str, sys.version_info[:3]))
-    return {"python": version, "modules": problems, "conflicts": conflicts()}
-
-
-def conflicts() -> list[str]:
-    """What ``pip check`` finds; nothing where there is no pip (it ran at the build)."""
-    command = [sys.executable, "-m", "pip", "check"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode == 0 or "No module named pip" in done.stderr:
-        return []
-    return done.stdout.strip().splitlines() or [done.stderr.strip()]
-
-
-def tool_versions(names: list[str]) -> dict[str, str]:
-    """The version that each tool tells; empty where it is missing or does not run."""
-    found = {}
-    for name in names:
-        found[name] = ""
-        if shutil.which(name):
-            done = subprocess.run(
-                [name, "--version"], capture_output=True, text=True, check=False
-            )
-            if done.returncode == 0:
-                found[name] = ".".join(map(str, numbers(done.stdout)))
+            found[name] = f"{type(error).__name__}: {error}"
+    check = run(sys.executable, "-m", "pip", "check")
+    if check.returncode and "No module named pip" not in check.stderr:
+        found["conflicts"] = "; ".join((check.stdout or check.stderr).strip().splitlines())
     return found
 
 
-def present(names: list[str]) -> dict[str, object]:
+def tools(names: list[str]) -> dict[str, str]:
+    """The version that each tool says; empty where it is missing or does not run."""
+    found = dict.fromkeys(names, "")
+    for name in filter(shutil.which, names):
+        done = run(name, "--version")
+        if done.returncode == 0:
+            found[name] = ".".join(map(str, numbers(done.stdout)))
+    return found
+
+
+def absent(names: list[str]) -> dict[str, str]:
     """Where each program is that should be absent, and the user that we run as."""
-    places = {name: shutil.which(name) or "" for name in names}
-    found: dict[str, object] = {"present": {k: v for k, v in places.items() if v}}
-    if sys.platform != "win32":
-        found["uid"] = os.getuid()
-    return found
+    return {"uid": str(os.getuid()), **{name: shutil.which(name) or "" for name in names}}
+
+
+def packages(_names: list[str]) -> dict[str, str]:
+    """Python's packages by their metadata, Debian's by dpkg's status file: a line each."""
+    distributions = importlib.metadata.distributions()
+    python = sorted({f"{one.metadata['Name']} {one.version}" for one in distributions})
+    debian = []
+    text = STATUS.read_text(encoding="utf-8") if STATUS.exists() else ""
+    for part in text.split("\n\n"):
+        lines = dict(re.findall(r"^(\w+): (.+)$", part, re.MULTILINE))
+        if lines.get("Status", "").endswith(" installed"):
+            debian.append("{Package} {Version} {Architecture}".format(**lines))
+    return {"python": "\n".join(python), "debian": "\n".join(sorted(debian))}
 
 
 if __name__ == "__main__":
-    probes = {"import": import_modules, "tools": tool_versions, "absent": present}
+    probes = {"imports": imports, "tools": tools, "absent": absent, "packages": packages}
     print(json.dumps(probes[sys.argv[1]](sys.argv[2:])))

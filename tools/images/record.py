@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from tools.core.errors import PipelineError, UsageError
+from tools.core import files
+from tools.core.errors import UsageError
 
-IMAGES = ("development", "production")
+SESSIONS = {"development": "docker_dev", "production": "prod_image"}
+IMAGES = tuple(SESSIONS)
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,7 @@ def folder(root: Path) -> Path:
 def write(record: ImageRecord, root: Path) -> Path:
     """Write the record, whole or not at all; its path."""
     path = folder(root) / f"{record.image}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    files.write_json(path, record)
     return path
 
 
@@ -68,18 +65,11 @@ def read(image: str, root: Path) -> ImageRecord:
         UsageError: There is none.
         PipelineError: It cannot be read.
     """
-    path = folder(root) / f"{image}.json"
-    session = "docker_dev" if image == "development" else "prod_image"
+    path, session = folder(root) / f"{image}.json", SESSIONS[image]
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        found |= {key: tuple(found[key]) for key in ("tags", "platforms")}
-        return ImageRecord(**found)
+        return files.read_json(path, ImageRecord, f"Run nox -s {session} again.")
     except FileNotFoundError as error:
         raise UsageError(
             f"No {image} image has been built here: dist/images/{image}.json is missing.",
             f"Run nox -s {session} first, or name the image with --digest or --archive.",
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise PipelineError(
-            f"dist/images/{image}.json cannot be read: {error}.", f"Run nox -s {session} again."
         ) from error

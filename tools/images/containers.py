@@ -1,0 +1,186 @@
+"""Running containers of an image that was built, through the Docker SDK for Python.
+
+Each has no network, a production image runs sealed as it is meant to; one that hangs is
+stopped after a limit, and none is left behind however we end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tools.core import files
+from tools.core.errors import PipelineError, UsageError
+from tools.core.janitor import Janitor
+from tools.images import engine, probe, record
+from tools.images.plan import LOAD
+from tools.registry import client as registry
+from tools.repo.context import Context
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+    from docker.models.images import Image
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs containers of one image, each removed whatever happens.
+
+    Attributes:
+        client: The engine.
+        janitor: Who removes them if we cannot.
+        reference: Id of the image.
+        digest: Its digest in the registry.
+        limit: Seconds that one container may take.
+        sealed: Whether it runs read-only, without capabilities and new privileges.
+    """
+
+    client: DockerClient
+    janitor: Janitor
+    reference: str
+    digest: str
+    limit: float
+    sealed: bool = False
+
+    def run(self, *command: str) -> tuple[int, str]:
+        """Run the image's entrypoint with a command, to its end; exit code and output.
+
+        Raises:
+            PipelineError: It did not end within the limit; its last output is shown.
+        """
+        from requests.exceptions import ConnectionError, Timeout
+
+        name = f"mlc-test-{os.getpid()}-{os.urandom(4).hex()}"
+        self.janitor.owe("container", name)
+        try:
+            container = self.client.containers.run(
+                self.reference, list(command), name=name, detach=True, network_mode="none",
+                read_only=self.sealed, cap_drop=["ALL"] if self.sealed else None,
+                security_opt=["no-new-privileges"] if self.sealed else None,
+            )  # fmt: skip
+            try:
+                code = int(container.wait(timeout=self.limit)["StatusCode"])
+            except (Timeout, ConnectionError) as error:
+                raise PipelineError(
+                    f"The container running {' '.join(command)!r} did not end within "
+                    f"{self.limit:.0f} s and was stopped; its last output stands above.",
+                    "Raise TEST_TIMEOUT if it is only slow.",
+                    container.logs(tail=20).decode(errors="replace"),
+                ) from error
+            return code, container.logs().decode(errors="replace")
+        finally:
+            self.janitor.pay("container", name)
+
+    def probe(self, name: str, *arguments: str) -> dict[str, str]:
+        """Run a probe of :mod:`tools.images.probe` in the image; what it found.
+
+        Raises:
+            PipelineError: It did not run to its end.
+        """
+        source = Path(probe.__file__).read_text(encoding="utf-8")
+        code, output = self.run("python", "-c", source, name, *arguments)
+        try:
+            return files.parse_json(output.strip().rpartition("\n")[2], dict[str, str])
+        except ValueError as error:
+            message = f"The probe {name!r} ended with exit code {code}."
+            raise PipelineError(message, "", output[-2000:]) from error
+
+
+@contextmanager
+def runner(
+    context: Context, image: str, digest: str = "", archive: str = ""
+) -> Iterator[Runner]:
+    """Get an image, and run it.
+
+    Args:
+        context: Settings and event.
+        image: ``development`` or ``production``.
+        digest: Of an image in the registry; empty for the one that was built last.
+        archive: An OCI archive in place of a registry.
+
+    Raises:
+        PipelineError: There is no engine, or no such image.
+    """
+    import docker
+    from docker.errors import DockerException
+
+    # Asked with the command line first, which says best what is wrong.
+    engine.find_engine()
+    try:
+        client = docker.from_env(timeout=300)
+    except DockerException as error:
+        raise engine.unreachable(str(error), os.environ) from error
+    with closing(client), Janitor() as janitor:
+        try:
+            found, digest = _get_image(client, context, image, digest, archive)
+        except DockerException as error:
+            raise PipelineError(
+                f"The engine cannot take the {image} image: {error}.",
+                "Build it again; an OCI archive needs engine 25 or newer.",
+            ) from error
+        limit, sealed = context.settings.test_timeout, image == "production"
+        yield Runner(client, janitor, str(found.id), digest, limit, sealed)
+
+
+def _get_image(
+    client: DockerClient, context: Context, image: str, digest: str, archive: str
+) -> tuple[Image, str]:
+    """The image and its digest: as asked for, else as the record of the build says."""
+    name = context.settings.image
+    if not digest and not archive:
+        built = record.read(image, context.root)
+        if built.output == LOAD:
+            return _find_loaded(client, built), built.digest
+        name, digest = built.name, built.digest
+        archive = str(context.root / built.archive) if built.archive else ""
+    if archive:
+        found = _archive_digest(Path(archive))
+        if digest and found != digest:
+            remedy = "Take the archive of the same run, or build it again."
+            raise PipelineError(f"{archive} holds {found}, not {digest}.", remedy)
+        with open(archive, "rb") as handle:
+            return client.images.load(handle)[0], found
+    # The login goes with the request, nowhere else.
+    user, password = registry.login(context.settings, context.event.actor)
+    login = {"username": user, "password": password.reveal()} if password else None
+    return client.images.pull(name, tag=digest, auth_config=login), digest
+
+
+def _archive_digest(path: Path) -> str:
+    """The digest of the image in an OCI archive, from its ``index.json``.
+
+    Source: OCI image layout specification.
+    """
+    try:
+        with tarfile.open(path) as archive:
+            member = archive.extractfile("index.json")
+            assert member is not None
+            return str(json.load(member)["manifests"][0]["digest"])
+    except (OSError, tarfile.TarError, KeyError, ValueError, IndexError) as error:
+        remedy = "Give the file that --output oci wrote."
+        raise UsageError(f"{path} is not an OCI archive: {error}.", remedy) from error
+
+
+def _find_loaded(client: DockerClient, built: record.ImageRecord) -> Image:
+    """The image of a record that was loaded into the engine, which must still be it."""
+    from docker.errors import ImageNotFound
+
+    for reference in (built.digest, *built.tags[:1]):
+        try:
+            image = client.images.get(reference)
+        except ImageNotFound:
+            continue
+        digests = {entry.rpartition("@")[2] for entry in image.attrs.get("RepoDigests") or ()}
+        # Without the containerd store the id is the digest of the configuration, which
+        # the label of the commit ties to the record.
+        revision = (image.labels or {}).get("org.opencontainers.image.revision")
+        if built.digest in {reference, image.id, *digests} or revision == built.revision:
+            return image
+    what = f"the {built.image} image that was built ({built.digest[:19]})"
+    raise PipelineError(f"The engine no longer has {what}.", "Build it again.")
