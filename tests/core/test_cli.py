@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -119,3 +121,14 @@ sys.exit(cli.main(cli.parser("x", ""), argparse.Namespace, work, []))
     child.stderr.close()
     assert child.wait(timeout=30) == 1
     assert "Traceback" not in rest and "Exception ignored" not in rest
+
+
+def test_every_session_notes_its_duration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each session appends its result and duration to the step summary."""
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "step.md"))
+    assert code_of(lambda _given: 3) == 3 and code_of(lambda _given: 0) == 0
+    first, second = (tmp_path / "step.md").read_text().split("\n\n")[:2]
+    assert re.fullmatch(r"Session `x`: failed with exit code 3 after \d+\.\d s\.", first)
+    assert re.fullmatch(r"Session `x`: done after \d+\.\d s\.", second)

@@ -16,7 +16,7 @@ from tools.audit import CLEAN, FINDINGS, NOT_RUN, Check, Outcome
 from tools.core.secrets import Secret
 from tools.repo.event import Event
 from tools.runs import notify
-from tools.runs import record as run_record
+from tools.runs.record import write
 
 # -- Slack ------------------------------------------------------------------------------
 
@@ -67,8 +67,8 @@ def test_escaping(text):
 
 def test_slack_is_told(hook, tmp_path, monkeypatch, capsys):
     """The message arrives at the hook, and the hook's address is shown nowhere."""
-    run_record.write(record("20260101T000000Z-aaaaaa", "failure"), tmp_path)
-    monkeypatch.setattr("tools.runs.__main__.ROOT", tmp_path)
+    write(record("20260101T000000Z-aaaaaa", "failure"), tmp_path)
+    monkeypatch.setattr("tools.runs.find.ROOT", tmp_path)
     monkeypatch.setenv("SLACK_WEBHOOK_URL", hook.address)
     assert notify.main([]) == 0
     [got] = hook.got
@@ -80,8 +80,8 @@ def test_slack_is_told(hook, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("answer", [(500, "oops"), (404, "no_service"), (200, "<html>"), None])
 def test_a_failing_hook_never_fails_the_pipeline(hook, tmp_path, monkeypatch, capsys, answer):
     """Whatever the hook does, the session ends well, with a warning without the address."""
-    run_record.write(record("20260101T000000Z-aaaaaa"), tmp_path)
-    monkeypatch.setattr("tools.runs.__main__.ROOT", tmp_path)
+    write(record("20260101T000000Z-aaaaaa"), tmp_path)
+    monkeypatch.setattr("tools.runs.find.ROOT", tmp_path)
     address = hook.address if answer else "http://127.0.0.1:9/services/secretpart"
     if answer:
         hook.answer = answer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import html.parser
 import json
 import re
@@ -14,26 +13,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools.core import cli
+from tools.core import cli, files
 from tools.core.errors import UsageError
-from tools.core.secrets import Secret
+from tools.core.settings import load
+from tools.github.client import connect
 from tools.github.errors import GitHubError
-from tools.github.old import GitHub
+from tools.images.record import ImageRecord
 from tools.runs import __main__ as summary
-from tools.runs import history as actions_runs
-from tools.runs import page as summary_charts
-from tools.runs import record as run_record
-from tools.runs.record import JobRecord, LegRecord, RunRecord
-from tools.workflow import model as workflow
+from tools.runs.find import find_records
+from tools.runs.gantt import clock, gantt, markdown
+from tools.runs.history import fetch_history
+from tools.runs.page import page, success_rate, timeline
+from tools.runs.record import ArtifactRecord, JobRecord, MatrixJobRecord, RunRecord, write
+from tools.workflow import model
 
-GRAPH = workflow.load()
+GRAPH = model.load()
 
 
 def record(run="r1", result="success", scale=1.0, name="lint-and-format"):
-    """A small run: one job, then one with three legs, one skipped."""
-    lint = LegRecord("", "success", 0.0, 10.0 * scale, "", "x.log")
-    legs = tuple(
-        LegRecord(
+    """A small run: one job, then one with three matrix jobs, one skipped."""
+    lint = MatrixJobRecord("", "success", 0.0, 10.0 * scale, "", "x.log")
+    matrix_jobs = tuple(
+        MatrixJobRecord(
             label, result if label == "help" else "success", 10.0 * scale, n * scale, "", "x"
         )
         for label, n in (("basic", 5.0), ("import", 125.0), ("help", 3.0))
@@ -47,12 +48,22 @@ def record(run="r1", result="success", scale=1.0, name="lint-and-format"):
         parallel=2,
         jobs=(
             JobRecord(name, (), "success", "it needs nothing", "x.log", (lint,)),
-            JobRecord("tests", (name,), result, "why", "x.log", legs),
+            JobRecord("tests", (name,), result, "why", "x.log", matrix_jobs),
             JobRecord("create-release", ("tests",), "skipped", "no tag"),
         ),
-        artifacts=({"name": "a.whl", "size": 8000, "sha256": "ab" * 32},),
+        artifacts=(ArtifactRecord("a.whl", 8000, "ab" * 32),),
         images=(
-            {"image": "production", "size": 8e7, "digest": "sha256:1", "tags": ["x:prod"]},
+            ImageRecord(
+                "production",
+                "x",
+                "sha256:1",
+                ("x:prod",),
+                ("linux/amd64",),
+                80_000_000,
+                "push",
+                "1.0",
+                "a" * 40,
+            ),
         ),
     )
 
@@ -62,7 +73,7 @@ def record(run="r1", result="success", scale=1.0, name="lint-and-format"):
 
 def test_gantt():
     """Every leg that ran has a bar from its beginning to its end; failures stand out."""
-    text = summary.gantt(record(result="failure"))
+    text = gantt(record(result="failure"))
     assert text.startswith("gantt\n    dateFormat X\n")
     assert "    section tests\n" in text
     assert "    lint-and-format 10.0 s :done, 0, 10\n" in text
@@ -75,14 +86,14 @@ def test_gantt():
 def test_gantt_cannot_be_broken_by_a_name(name):
     """A line of the chart has one colon, whatever a job is called."""
     name = re.sub(r"\s", " ", name) or "x"
-    lines = summary.gantt(record(name="".join(name.splitlines()) or "x")).splitlines()[3:]
+    lines = gantt(record(name="".join(name.splitlines()) or "x")).splitlines()[3:]
     for line in lines:
         assert line.count(":") == (0 if line.startswith("    section") else 1)
 
 
 def test_markdown():
     """The step summary has the chart, the jobs, the critical path and the artifacts."""
-    text = summary.markdown(record())
+    text = markdown(record())
     assert "```mermaid\ngantt\n" in text
     assert "Critical path: lint-and-format → tests, 2:15 min of 2:15 min." in text
     assert "| a.whl | 8.0 kB |" in text
@@ -117,7 +128,7 @@ class Checker(html.parser.HTMLParser):
 
 def test_page_is_self_contained_and_well_formed():
     """One file, nothing fetched, light and dark, every bar with its text."""
-    text = summary.page([record("r0", "failure", 0.5), record("r1", scale=2.0)])
+    text = page([record("r0", "failure", 0.5), record("r1", scale=2.0)])
     checker = Checker()
     checker.feed(text)
     assert checker.open == [] and checker.fetched == []
@@ -131,17 +142,18 @@ def test_page_is_self_contained_and_well_formed():
 def test_page_escapes(text):
     """Text from outside cannot become markup."""
     hostile = f"<script>alert(1)</script>{text}"
-    shown = summary.page([record(run=hostile, name=hostile)])
+    shown = page([record(run=hostile, name=hostile)])
     assert "<script" not in shown
 
 
-@given(st.floats(0.001, 1e6))
-def test_ticks(most):
-    """Ticks begin at 0, reach the largest value, and are few."""
-    for marks in (summary_charts.ticks(most), summary_charts.time_ticks(most)):
-        assert marks[0] == 0 and marks[-1] >= most * (1 - 1e-9)
-        assert 2 <= len(marks) <= 80
-    assert len(summary_charts.ticks(most)) <= 8
+@given(st.floats(0.01, 1e6))
+def test_bars_stay_within_the_time_line(scale):
+    """Every bar begins and ends within the run, and is as long as its share of it."""
+    bars = list(timeline(record(scale=scale)))
+    assert all(bar.start + bar.length <= 100.001 for bar in bars)
+    by_name = {bar.name: bar for bar in bars}
+    assert by_name["tests (import)"].length == pytest.approx(125 / 135 * 100)
+    assert by_name["create-release"].length == 0
 
 
 @pytest.mark.parametrize(
@@ -150,14 +162,14 @@ def test_ticks(most):
 )
 def test_clock(seconds, text):
     """Times are shown as one reads them."""
-    assert summary_charts.clock(seconds) == text
+    assert clock(seconds) == text
 
 
 def test_success_rate_leaves_out_cancelled_runs():
     """A run that was cancelled is neither a success nor a failure."""
     runs = [record(result=r) for r in ("success", "failure", "cancelled", "success")]
-    assert summary.success_rate(runs) == pytest.approx(2 / 3)
-    assert summary.success_rate([]) == 0
+    assert success_rate(runs) == pytest.approx(2 / 3)
+    assert success_rate([]) == 0
 
 
 # -- runs on Actions --------------------------------------------------------------------
@@ -165,9 +177,11 @@ def test_success_rate_leaves_out_cancelled_runs():
 
 def run_data(number, conclusion="success"):
     """A run as the API lists it."""
+    address = f"{{base}}/repos/o/n/actions/runs/{number}"
     return {
         "id": number, "conclusion": conclusion, "event": "push", "head_branch": "main",
         "created_at": "2026-11-23T10:00:00Z", "run_started_at": "2026-11-23T10:00:00Z",
+        "url": address, "jobs_url": f"{address}/jobs", "artifacts_url": f"{address}/artifacts",
     }  # fmt: skip
 
 
@@ -195,23 +209,6 @@ JOBS = [
 ]
 
 
-def test_a_run_of_the_api_as_a_record():
-    """Jobs are found by their display names, matrix legs together; times from the start."""
-    found = actions_runs.run_record(run_data(7, None), JOBS, [], GRAPH)
-    jobs = {job.name: job for job in found.jobs}
-    assert jobs["lint-and-format"].legs[0].started == 5
-    assert jobs["lint-and-format"].seconds == 60
-    tests = jobs["test-docker-image"]
-    assert (tests.result, [leg.label for leg in tests.legs]) == (
-        "failure",
-        ["basic", "import", "help"],
-    )
-    assert (tests.started, tests.seconds) == (204, 54)
-    assert jobs["build-wheels"].result == jobs["create-release"].result == "skipped"
-    assert jobs["cleanup"].result == "running"
-    assert found.result == "failure"
-
-
 @pytest.fixture
 def api():
     """A server with the API's answers about two runs, jobs on two pages."""
@@ -224,18 +221,25 @@ def api():
             asked.append(parts.path)
             headers, body = {}, None
             if parts.path == "/repos/o/n/actions/workflows/ci-cd.yml/runs":
-                body = {"workflow_runs": [run_data(2, "failure"), run_data(1)]}
+                body = {
+                    "total_count": 2,
+                    "workflow_runs": [run_data(2, "failure"), run_data(1)],
+                }
             elif parts.path.endswith("/jobs"):
                 page = query.get("page", ["1"])[0]
                 if page == "1":
                     here = f"http://{self.headers['Host']}{parts.path}"
                     headers["Link"] = f'<{here}?page=2>; rel="next"'
-                body = {"jobs": JOBS[:4] if page == "1" else JOBS[4:]}
+                body = {"total_count": len(JOBS), "jobs": JOBS[:4] if page == "1" else JOBS[4:]}
             elif parts.path.endswith("/artifacts"):
-                body = {"artifacts": [{"name": "wheels-linux-x64", "size_in_bytes": 9000}]}
+                body = {
+                    "total_count": 1,
+                    "artifacts": [{"name": "wheels-linux-x64", "size_in_bytes": 9000}],
+                }
             elif parts.path == "/repos/o/n/actions/runs/3":
                 body = run_data(3, None)
-            content = json.dumps(body).encode()
+            base = f"http://{self.headers['Host']}"
+            content = json.dumps(body).replace("{base}", base).encode()
             self.send_response(200 if body is not None else 404)
             for name, value in {"Content-Type": "application/json", **headers}.items():
                 self.send_header(name, value)
@@ -255,15 +259,33 @@ def api():
     server.server_close()
 
 
-def test_history_from_the_api(api):
+@pytest.fixture
+def history(api, tmp_path):
+    """The last runs that the API tells of."""
+    settings = load({"GITHUB_API_URL": api.address, "GH_TOKEN": "token-of-the-test"}, tmp_path)
+    return fetch_history(connect(settings).get_repo("o/n"), GRAPH, 20, current="3")
+
+
+def test_history_from_the_api(history):
     """Past runs, the oldest first, the one that goes on last; every page of their jobs."""
-    with GitHub(api.address, Secret("token-of-the-test")) as github:
-        found = actions_runs.fetch_history(github, "o/n", GRAPH, 20, current="3")
-    assert [r.run for r in found] == ["1", "2", "3"]
-    assert [r.result for r in found] == ["success", "failure", "failure"]
-    assert found[0].artifacts[0]["size"] == 9000
-    assert len({job.name for job in found[0].jobs}) == 7
-    summary.page(found)
+    assert [r.run for r in history] == ["1", "2", "3"]
+    assert [r.result for r in history] == ["success", "failure", "failure"]
+    assert history[0].artifacts == (ArtifactRecord("wheels-linux-x64", 9000),)
+    assert len({job.name for job in history[0].jobs}) == 7
+    page(history)
+
+
+def test_a_run_of_the_api_as_a_record(history):
+    """Jobs are found by their display names, matrix jobs together; times from the start."""
+    jobs = {job.name: job for job in history[-1].jobs}
+    assert jobs["lint-and-format"].matrix_jobs[0].started == 5
+    assert jobs["lint-and-format"].seconds == 60
+    tests = jobs["test-docker-image"]
+    labels = [one.label for one in tests.matrix_jobs]
+    assert (tests.result, labels) == ("failure", ["basic", "import", "help"])
+    assert (tests.started, tests.seconds) == (204, 54)
+    assert jobs["build-wheels"].result == jobs["create-release"].result == "skipped"
+    assert jobs["cleanup"].result == "running"
 
 
 def test_summary_on_actions(api, tmp_path, monkeypatch):
@@ -288,35 +310,30 @@ def test_summary_never_fails_a_run_on_actions(monkeypatch, tmp_path, capsys):
         "GITHUB_REPOSITORY": "o/n", "GITHUB_TIME_LIMIT": "1s",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(summary, "ROOT", tmp_path)
+    monkeypatch.setattr("tools.runs.find.ROOT", tmp_path)
     assert summary.main(["--output", str(tmp_path / "page.html")]) == 0
     said = capsys.readouterr().err
-    assert "in vain" in said and "No summary" in said
+    assert "cannot be read" in said and "No summary" in said
 
 
-def test_local_history(tmp_path, monkeypatch):
+def test_local_history(tmp_path):
     """Without a token the records of local runs are drawn; without any, it is said."""
-    monkeypatch.setattr(summary, "ROOT", tmp_path)
     with pytest.raises(UsageError, match="no run to draw"):
-        summary.find_records({}, "local", 5)
-    run_record.write(record("20260101T000000Z-aaaaaa"), tmp_path)
-    run_record.write(record("20260102T000000Z-aaaaaa"), tmp_path)
-    assert [r.run[:8] for r in summary.find_records({}, "local", 5)] == ["20260101", "20260102"]
+        find_records({}, "local", 5, tmp_path)
+    saved = record("20260101T000000Z-aaaaaa")
+    assert files.read_json(write(saved, tmp_path), RunRecord) == saved
+    (tmp_path / "dist" / "runs" / "broken").mkdir()
+    (tmp_path / "dist" / "runs" / "broken" / "run.json").write_text("{")
+    write(record("20260102T000000Z-aaaaaa"), tmp_path)
+    assert [r.run[:8] for r in find_records({}, "local", 5, tmp_path)] == [
+        "20260101",
+        "20260102",
+    ]
     offline = {"GH_TOKEN": "abcdefgh", "GITHUB_API_URL": "http://127.0.0.1:9",
                "GITHUB_REPOSITORY": "o/n", "GITHUB_EVENT_NAME": "push",
                "GITHUB_REF": "refs/heads/main", "GITHUB_TIME_LIMIT": "1s"}  # fmt: skip
-    assert len(summary.find_records(offline, "auto", 5)) == 2
+    assert len(find_records(offline, "auto", 5, tmp_path)) == 2
     with pytest.raises(GitHubError):
-        summary.find_records(offline, "actions", 5)
+        find_records(offline, "actions", 5)
     with pytest.raises(UsageError, match="without a token"):
-        summary.find_records({}, "actions", 5)
-
-
-def test_every_session_notes_its_duration(tmp_path, monkeypatch):
-    """Each session appends its result and duration to the step summary."""
-    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "step.md"))
-    assert cli.main(cli.parser("thing", "x"), argparse.Namespace, lambda given: 3, []) == 3
-    assert cli.main(cli.parser("thing", "x"), argparse.Namespace, lambda given: 0, []) == 0
-    first, second = (tmp_path / "step.md").read_text().split("\n\n")[:2]
-    assert re.fullmatch(r"Session `thing`: failed with exit code 3 after \d+\.\d s\.", first)
-    assert re.fullmatch(r"Session `thing`: done after \d+\.\d s\.", second)
+        find_records({}, "actions", 5)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tools.core.settings import ROOT
 from tools.repo.event import Event
 from tools.runs import record as run_record
-from tools.runs.record import JobRecord, LegRecord, critical_path
+from tools.runs.record import JobRecord, MatrixJobRecord, critical_path
 from tools.workflow import local as pipeline
 from tools.workflow import model as workflow
 from tools.workflow import runner as pipeline_run
@@ -407,8 +407,8 @@ def test_outputs(text, wanted):
 
 def job(name, seconds, needs=()):
     """A job that took that long."""
-    leg = LegRecord("", "success", 0.0, seconds, "", "x.log")
-    return JobRecord(name, needs, "success", legs=(leg,))
+    leg = MatrixJobRecord("", "success", 0.0, seconds, "", "x.log")
+    return JobRecord(name, needs, "success", matrix_jobs=(leg,))
 
 
 def test_critical_path():

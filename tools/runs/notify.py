@@ -5,33 +5,34 @@ A hook that fails is a warning: it never makes a run fail that went well.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from tools.core import cli, console
 from tools.core.errors import PipelineError
 from tools.core.secrets import Secret, redact
 from tools.core.settings import load
-from tools.runs.__main__ import find_records
-from tools.runs.page import clock
+from tools.runs.find import find_records
+from tools.runs.gantt import clock
 from tools.runs.record import JobRecord, RunRecord
 
 TIMEOUT = 10  # seconds
-_SIGNS = {
-    "success": ":white_check_mark:",
-    "failure": ":x:",
-    "cancelled": ":no_entry_sign:",
-}
+LONGEST = 3000  # characters that Slack takes in a section
+_SIGNS = {"success": ":white_check_mark:", "failure": ":x:", "cancelled": ":no_entry_sign:"}
+_WORDS = {"success": "succeeded", "failure": "failed"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asks for."""
+
+    dry_run: bool = False
 
 
 def escape(text: str) -> str:
-    """Text that means nothing to Slack.
-
-    Source: Slack, "Formatting text for app surfaces", escaping text.
-    """
+    """Text that means nothing to Slack ("Formatting text for app surfaces")."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
@@ -42,59 +43,44 @@ def link(address: str, text: str) -> str:
 
 
 def _failed(job: JobRecord) -> str:
-    """A failed job, with the link of its first failed leg."""
-    leg = next((leg for leg in job.legs if leg.result == "failure"), None)
-    if leg is not None and leg.log.startswith("https://"):
-        return link(leg.log, job.name)
-    return escape(job.name)
+    """A failed job, with the link of its first failed matrix job."""
+    logs = [one.log for one in job.matrix_jobs if one.result == "failure"]
+    return link(logs[0], job.name) if logs[:1] and "://" in logs[0] else escape(job.name)
 
 
-def message(record: RunRecord, address: str = "") -> dict[str, Any]:
-    """The message of a run: result, failed jobs and links.
+def message(record: RunRecord, address: str = "") -> dict[str, object]:
+    """The message of a run (``text`` and ``blocks``): result, failed jobs and links.
 
     Args:
         record: The run.
         address: Of the run's page; empty for none.
-
-    Returns:
-        ``text`` (shown in notifications) and ``blocks``.
     """
-    event = f"{record.event.get('name', '')} of {record.event.get('ref', '')}"
-    said = {"success": "succeeded", "failure": "failed"}.get(record.result, record.result)
-    text = f"MLC-LLM pipeline {said}: {event} ({clock(record.seconds)})"
+    word = _WORDS.get(record.result, record.result)
+    text = f"MLC-LLM pipeline {word}: {record.title} ({clock(record.seconds)})"
     shown = f"{_SIGNS.get(record.result, ':grey_question:')} *{escape(text)}*"
-    failed = [_failed(job) for job in record.jobs if job.result == "failure"]
-    if failed:
+    if failed := [_failed(job) for job in record.jobs if job.result == "failure"]:
         shown += "\nFailed: " + ", ".join(failed)
     if address:
         shown += "\n" + link(address, "Open the run")
-    # Slack refuses a section of more than 3000 characters.
-    block = {"type": "section", "text": {"type": "mrkdwn", "text": shown[:3000]}}
+    block = {"type": "section", "text": {"type": "mrkdwn", "text": shown[:LONGEST]}}
     return {"text": escape(text), "blocks": [block]}
 
 
-def send(webhook: Secret, content: Mapping[str, Any], timeout: int = TIMEOUT) -> str:
+def send(webhook: Secret, content: Mapping[str, object]) -> str:
     """Send a message; what went wrong, without the hook's address, or an empty text."""
-    from slack_sdk.http_retry.builtin_handlers import (
-        ConnectionErrorRetryHandler,
-        RateLimitErrorRetryHandler,
-    )
+    from slack_sdk.http_retry.builtin_handlers import RateLimitErrorRetryHandler
     from slack_sdk.webhook import WebhookClient
 
-    handlers = [
-        ConnectionErrorRetryHandler(max_retry_count=1),
-        RateLimitErrorRetryHandler(max_retry_count=1),
-    ]
+    client = WebhookClient(webhook.reveal(), timeout=TIMEOUT)
+    client.retry_handlers.append(RateLimitErrorRetryHandler(max_retry_count=1))
     try:
-        client = WebhookClient(webhook.reveal(), timeout=timeout, retry_handlers=handlers)
-        answer = client.send(text=content["text"], blocks=content["blocks"])
+        response = client.send_dict(dict(content))
     except Exception as error:
         # The library raises many kinds, OSError and ValueError among them; none of them
         # may end the run, and all may carry the address, which is a secret.
         return redact(f"{type(error).__name__}: {error}")
-    if answer.status_code != 200 or answer.body != "ok":
-        return redact(f"HTTP {answer.status_code}: {answer.body}")
-    return ""
+    good = response.status_code == 200 and response.body == "ok"
+    return "" if good else redact(f"HTTP {response.status_code}: {response.body}")
 
 
 def run_address(env: Mapping[str, str]) -> str:
@@ -104,35 +90,33 @@ def run_address(env: Mapping[str, str]) -> str:
     return f"{server}/{repository}/actions/runs/{run}" if repository and run else ""
 
 
-def work(given: argparse.Namespace) -> int:
-    """Send the message, or say what would be sent."""
+def work(options: Options) -> int:
+    """Send the message, or print what would be sent."""
     webhook = load().slack_webhook_url
-    if not webhook and not given.dry_run:
+    if not webhook and not options.dry_run:
         console.say("nothing to do: SLACK_WEBHOOK_URL is not set")
         return 0
     try:
         content = message(find_records(os.environ, "auto", 1)[-1], run_address(os.environ))
     except PipelineError as error:
-        if given.dry_run:
+        if options.dry_run:
             raise
         console.warn(f"Slack was not told: {error}")
         return 0
-    if given.dry_run:
+    if options.dry_run:
         console.emit_json(content)
-        return 0
-    problem = send(webhook, content)
-    if problem:
+    elif problem := send(webhook, content):
         console.warn(f"Slack was not told: {problem}")
     else:
         console.say("Slack was told")
     return 0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(args: Sequence[str] | None = None) -> int:
     """``python -m tools.runs.notify``."""
-    made = cli.parser("notify", "Tell Slack how the last run went.")
-    made.add_argument("--dry-run", action="store_true", help="print the message, send nothing")
-    return cli.main(made, argparse.Namespace, work, arguments)
+    parser = cli.parser("notify", "Tell Slack how the last run went.")
+    parser.add_argument("--dry-run", action="store_true", help="print it, send nothing")
+    return cli.main(parser, Options, work, args)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import dataclasses
 import datetime
-import hashlib
 import json
 import os
 import platform
@@ -22,15 +21,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tools.core import cli, console
+from tools.core import cli, console, files
 from tools.core.errors import PipelineError, UsageError
 from tools.core.settings import ROOT, Settings, load
 from tools.images import engine
+from tools.images.record import ImageRecord
 from tools.registry import manifest as oci
 from tools.repo.event import Event
 from tools.repo.versions import parse_tag
 from tools.runs import record as run_record
-from tools.runs.record import RunRecord, critical_path
+from tools.runs.record import ArtifactRecord, RunRecord, critical_path
 from tools.workflow import model as workflow
 from tools.workflow import plan
 from tools.workflow.decisions import CANCELLED, FAILURE, SUCCESS
@@ -130,38 +130,32 @@ def live(runner: Runner) -> Iterator[Callable[[], None]]:
 # -- afterwards -------------------------------------------------------------------------
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def find_artifacts(root: Path, since: float) -> tuple[dict[str, Any], ...]:
+def find_artifacts(root: Path, since: float) -> tuple[ArtifactRecord, ...]:
     """Wheels in ``dist/`` that were written after ``since`` (seconds since the epoch)."""
-    found = []
-    for path in sorted((root / "dist").glob("*.whl")):
-        if path.stat().st_mtime >= since - 1:
-            size = path.stat().st_size
-            found.append({"name": path.name, "size": size, "sha256": _sha256(path)})
-    return tuple(found)
+    return tuple(
+        ArtifactRecord(path.name, path.stat().st_size, files.sha256(path))
+        for path in sorted((root / "dist").glob("*.whl"))
+        if path.stat().st_mtime >= since - 1
+    )
 
 
-def find_images(root: Path, since: float) -> tuple[dict[str, Any], ...]:
+def find_images(root: Path, since: float) -> tuple[ImageRecord, ...]:
     """Records of images in ``dist/images/`` that were written after ``since``."""
-    found = []
+    records = []
     for path in sorted((root / "dist" / "images").glob("*.json")):
         if path.stat().st_mtime >= since - 1:
-            with contextlib.suppress(ValueError):
-                found.append(json.loads(path.read_text(encoding="utf-8")))
-    return tuple(found)
+            with contextlib.suppress(PipelineError):
+                records.append(files.read_json(path, ImageRecord))
+    return tuple(records)
 
 
 def show_result(record: RunRecord) -> None:
     """The table, the critical path, and the end of the log of whatever failed."""
     rows: list[tuple[str, ...]] = []
     for job in record.jobs:
-        if not job.legs:
+        if not job.matrix_jobs:
             rows.append((job.name, job.result, "", job.reason))
-        for leg in job.legs:
+        for leg in job.matrix_jobs:
             name = f"{job.name} ({leg.label})" if leg.label else job.name
             took = f"{leg.seconds:.1f}" if leg.log else ""
             rows.append((name, leg.result, took, leg.reason))
@@ -176,7 +170,7 @@ def show_result(record: RunRecord) -> None:
             f"critical path: {longest:.1f} s of {record.seconds:.1f} s ({ratio:.2f} x): {names}"
         )
     for job in record.jobs:
-        for leg in job.legs:
+        for leg in job.matrix_jobs:
             if leg.result == FAILURE and leg.log:
                 show_tail(leg.log)
 

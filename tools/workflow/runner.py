@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tools.core.secrets import redact
 from tools.repo.event import Event
-from tools.runs.record import FOLDER, JobRecord, LegRecord
+from tools.runs.record import FOLDER, JobRecord, MatrixJobRecord
 from tools.workflow import decisions
 from tools.workflow.decisions import CANCELLED, FAILURE, SKIPPED, SUCCESS
 from tools.workflow.jobs import (
@@ -126,10 +126,10 @@ class State:
     log: str = ""
     outputs: dict[str, str] = field(default_factory=dict)
 
-    def record(self) -> LegRecord:
+    def record(self) -> MatrixJobRecord:
         """The leg as it is recorded."""
         seconds = max(0.0, self.ended - self.started)
-        return LegRecord(
+        return MatrixJobRecord(
             self.leg.label, self.result, self.started, seconds, self.reason, self.log
         )
 
