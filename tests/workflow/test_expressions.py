@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, reject
 from hypothesis import strategies as st
 
-from tools.workflow import expressions
+from tools.workflow import expressions, values
 from tools.workflow.expressions import ExpressionError, Scope, evaluate
 
 RECORDED = json.loads(
@@ -21,49 +21,96 @@ RECORDED = json.loads(
 SCOPE = Scope(RECORDED["contexts"])
 
 
+# What the recorded evaluator answers and we do not: letters outside ASCII without regard to
+# case or in an order, and toJSON of what JSON cannot say.
+REFUSED = {
+    "'é' == 'É'",
+    "'true' == 'é' > 'it''s'",
+    "('true' && '0x1f') >= 'ß' < 'ß' >= 1e3",
+    "TOJSON(Infinity) == z.list[empty.id]",
+    "(s) && contains(TOJSON(Infinity), empty)",
+    "arr[0].nested[TOJSON(NaN)]",
+}
+
+
 def outcome(text):
     """What the evaluator gives, in the form of the recorded table."""
     try:
         value = evaluate(text, SCOPE)
     except ExpressionError:
         return "error"
-    kind = expressions.kind(value)
-    if expressions.is_primitive(value):
-        return [kind, expressions.to_string(value)]
-    return [kind, json.loads(expressions.to_json(value))]
+    kind = values.kind(value)
+    if values.is_primitive(value):
+        return [kind, values.to_string(value)]
+    return [kind, json.loads(values.to_json(value))]
 
 
 def test_agrees_with_githubs_own_evaluator():
-    """Every recorded expression gives what GitHub's published evaluator gave."""
+    """Every recorded expression gives what GitHub's published evaluator gave, or no answer."""
     assert len(RECORDED["cases"]) > 700
-    wrong = [
-        (text, want, outcome(text)) for text, want in RECORDED["cases"] if outcome(text) != want
-    ]
-    assert wrong == []
+    outcomes = {text: (outcome(text), recorded) for text, recorded in RECORDED["cases"]}
+    differing = {text: pair for text, pair in outcomes.items() if pair[0] != pair[1]}
+    assert differing.keys() == REFUSED
+    assert {got for got, _ in differing.values()} == {"error"}
 
 
-# Where the published TypeScript differs from the runner, the runner counts.
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("format('{0}', 1e21)", "1E+21"),
-        ("format('{0}', 0.00001)", "1E-05"),
-        ("format('{0}', 123456789012345678)", "1.23456789012346E+17"),
-        ("toJSON(NaN)", "NaN"),
-        ("toJSON(-Infinity)", "-Infinity"),
-        ("0xffffffff", -1),
-        ("'ß' == 'SS'", False),
-        ("'ſ' == 'S'", False),
         ("case(true, 'a', fromJSON('not JSON'))", "a"),
-        ("toJSON(fromJSON('\"\\u2028\"'))", '"\\u2028"'),
-        ("'infinity' == Infinity", True),
-        ("'-INFINITY' == -Infinity", True),
-        ("'+infinity' > 1", True),
+        ("false && fromJSON('not JSON')", False),
+        ("'Größe' == 'GRöße'", True),
+        ("'é' == 'x'", False),
+        ("'日本' == '日本'", True),
+        ("contains('refs/heads/größe', 'HEADS')", True),
+        ("'1.2.3' == 1", False),
+        ("'2024-01-01' == 2024", False),
+        ("toJSON(fromJSON('[1e2, -0, 0.5]'))", "[\n  100,\n  0,\n  0.5\n]"),
+        ('fromJSON(\'{"a": {"b": [1]}}\').A.B[0]', 1),
     ],
 )
-def test_follows_the_runner(text, value):
-    """Corners that the document leaves open are as in the runner's source."""
+def test_answers(text, value):
+    """What is sure is answered, next to what is not."""
     assert evaluate(text) == value
+
+
+# The runner and the published evaluator differ, .NET's text handling decides, or they read
+# more leniently than JSON is defined.
+@pytest.mark.parametrize(
+    "text",
+    [
+        "format('{0}', 1e21)",
+        "format('{0}', 0.00001)",
+        "format('{0}', 123456789012345678)",
+        "toJSON(NaN)",
+        "0xffffffff",
+        "'0xffffffff' == -1",
+        "'0X1F' == 31",
+        "'0b11' == 3",
+        "'infinity' == Infinity",
+        "'+Infinity' > 1",
+        "'1\u00a0' == 1",
+        "'1\0' == 1",
+        "1e400",
+        "'12345678901234567890' == 1",
+        "'ß' == 'SS'",
+        "'ſ' == 'S'",
+        "'\u212a' == 'k'",
+        "'ä' > 'b'",
+        "startsWith('Äpfel', 'ä')",
+        "toJSON('\u2028')",
+        'fromJSON(\'{"a": 1, "A": 2}\')',
+        "fromJSON('12345678901234567890')",
+        "fromJSON('[NaN]')",
+        "fromJSON('[1,]')",
+        "fromJSON('\"\\ud83d\"')",
+        "fromJSON('" + "[" * 60 + "]" * 60 + "')",
+    ],
+)
+def test_refuses_what_is_not_sure(text):
+    """No answer is better than a wrong one."""
+    with pytest.raises(ExpressionError):
+        evaluate(text)
 
 
 @pytest.mark.parametrize(
@@ -80,23 +127,24 @@ def test_follows_the_runner(text, value):
         ("a & b", 3, "'&'"),
         ("a = b", 3, "'='"),
         ("1.2.3", 1, "not a number"),
-        ("true && 0xZZ", 9, "not a number"),
+        ("true && 1xZZ", 9, "not a number"),
         ("'a'.b", 4, "'.'"),
-        ("x.1", 3, "'1'"),
+        ("x.1", 2, "'.1'"),
         ("true && nothing(1)", 9, "no function 'nothing'"),
         ("contains('a')", 1, "takes 2 arguments, not 1"),
         ("join(1, 2, 3)", 1, "takes 1 to 2 arguments, not 3"),
-        ("format()", 1, "at least 1"),
+        ("format()", 1, "1 to 255"),
         ("case(true, 1, false, 2)", 1, "odd number"),
         ("false && missing.x", 10, "no context 'missing'"),
         ("false && success()", 10, "not available"),
-        ("true || success(1)", 9, "takes no arguments"),
+        ("true || success(1)", 9, "takes 0 arguments"),
         ("1 == hashFiles('x')", 6, "hashFiles"),
-        ("true && fromJSON('{')", 9, "no JSON"),
+        ("true && fromJSON('{')", 9, "not JSON"),
+        ("1 == format('{0}', 1e21)", 6, "different ways"),
         ("format('{1}', 0)", 1, "no argument {1}"),
         ("format('}', 0)", 1, "brace"),
-        ("format('{0:x}', 0)", 1, "specifier"),
-        ("case(1, 2, 3)", 1, "not a boolean"),
+        ("format('{0:x}', 0)", 1, "brace"),
+        ("case(1, 2, 3)", 6, "not a boolean"),
         ('a == "b"', 6, "'\"'"),
     ],
 )
@@ -111,11 +159,12 @@ def test_errors_show_the_place(text, position, says):
 
 def test_limits():
     """As on GitHub, an expression has at most 21,000 characters and 50 levels."""
-    assert evaluate("(" * 500 + "1" + ")" * 500) == 1
+    assert evaluate("(" * 49 + "1" + ")" * 49) == 1
     assert evaluate("1 && " * 500 + "1") == 1
     assert evaluate("!" * 49 + "1") is False
-    with pytest.raises(ExpressionError, match="deeper than 50"):
-        evaluate("!" * 50 + "1")
+    for deep in ("!" * 50 + "1", "(" * 5000 + "1" + ")" * 5000, "1 == " * 60 + "1"):
+        with pytest.raises(ExpressionError, match="deeper than 50"):
+            evaluate(deep)
     with pytest.raises(ExpressionError, match="longer than"):
         evaluate(" " * 21_000 + "1")
 
@@ -165,8 +214,9 @@ def test_job_status(results, cancelled, wanted):
 
 # -- properties -------------------------------------------------------------------------
 
-primitives = st.none() | st.booleans() | st.floats() | st.text(max_size=8)
-values = st.recursive(
+texts = st.text("aAbZ_ 019-./+é", max_size=8)
+primitives = st.none() | st.booleans() | st.floats() | texts
+anything = st.recursive(
     primitives,
     lambda inner: st.lists(inner, max_size=3)
     | st.dictionaries(st.text(max_size=4), inner, max_size=3),
@@ -174,13 +224,16 @@ values = st.recursive(
 )
 
 
-@given(values, values)
+@given(anything, anything)
 def test_comparison_laws(left, right):
     """== is symmetric, != its opposite, and < and > mirror each other."""
     scope = Scope({"a": left, "b": right})
 
     def ask(text):
-        return evaluate(text, scope)
+        try:
+            return evaluate(text, scope)
+        except ExpressionError:
+            reject()
 
     assert ask("a == b") == ask("b == a")
     assert ask("a != b") is not ask("a == b")
@@ -190,32 +243,31 @@ def test_comparison_laws(left, right):
     assert not (ask("a < b") and ask("a > b"))
 
 
-@given(values)
+@given(anything)
 def test_a_collection_equals_itself_alone(value):
     """Arrays and objects are equal by reference; NaN alone is unequal to itself."""
     scope = Scope({"a": value})
     is_nan = isinstance(value, float) and math.isnan(value)
     assert evaluate("a == a", scope) is not is_nan
-    if not expressions.is_primitive(value):
+    if not values.is_primitive(value):
         copied = json.loads(json.dumps(value))
         assert evaluate("a == b", Scope({"a": value, "b": copied})) is False
 
 
-@given(values, values)
+@given(anything, anything)
 def test_logic_returns_an_operand(left, right):
     """&& and || return one of their operands unchanged, and ! the opposite of truth."""
     scope = Scope({"a": left, "b": right})
-    truth = expressions.truthy(left)
+    truth = values.truthy(left)
     assert evaluate("a && b", scope) is (right if truth else left)
     assert evaluate("a || b", scope) is (left if truth else right)
     assert evaluate("!a", scope) is not truth
 
 
-finite = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e9, max_value=1e9)
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**9), 10**9).map(float) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    | st.dictionaries(st.sampled_from("abcde"), inner, max_size=3),
     max_leaves=8,
 )
 
@@ -223,7 +275,11 @@ plain = st.recursive(
 @given(plain)
 def test_json_round_trip(value):
     """fromJSON gives back what toJSON wrote."""
-    text = evaluate("toJSON(a)", Scope({"a": value}))
+    try:
+        text = evaluate("toJSON(a)", Scope({"a": value}))
+    except ExpressionError:
+        assert any(odd in json.dumps(value) for odd in ("\\u0085", "\\u2028", "\\u2029"))
+        return
     assert json.loads(text) == value
     assert evaluate("fromJSON(toJSON(a))", Scope({"a": value})) == value
 
@@ -237,12 +293,11 @@ def test_literals_and_escapes_round_trip(text):
     assert evaluate(f"format('{doubled}')") == text
 
 
-@given(finite)
+@given(st.decimals(-(10**9), 10**9, places=3).map(float))
 def test_numbers_compare_with_their_text(number):
-    """A number equals its own text to 15 digits."""
-    text = expressions.to_string(number)
-    assert evaluate("a == b", Scope({"a": float(text), "b": text}))
-    assert math.isclose(float(text), number, rel_tol=1e-14, abs_tol=1e-300)
+    """A number equals its own text."""
+    text = values.to_string(number)
+    assert float(text) == number and evaluate("a == b", Scope({"a": number, "b": text}))
 
 
 @given(st.text(max_size=30))
@@ -278,7 +333,7 @@ def test_command(tmp_path):
     )
     assert (done.returncode, json.loads(done.stdout), done.stderr) == (0, True, "")
     assert command("${{ success() }}").stdout == "true\n"
-    assert command("-Infinity").stdout == "-Infinity\n"
+    assert command("-1=='-1'").stdout == "true\n"
     assert command("-1 == '-1'").stdout == "true\n"
 
 
@@ -289,3 +344,5 @@ def test_command_errors(tmp_path):
     done = command("1 = 1")
     assert done.returncode == 2 and done.stdout == ""
     assert "position 3" in done.stderr and "Traceback" not in done.stderr
+    done = command("-Infinity")
+    assert done.returncode == 2 and done.stdout == "" and "position 1" in done.stderr

@@ -1,4 +1,4 @@
-"""Workflow + event + failures -> which jobs run, and why (pure).
+"""Workflow + event + failures -> which jobs run, and why. Pure.
 
 Evaluates the conditions that stand in the workflow file, as GitHub does: a condition
 without a status function has ``success()`` implied, and a job's status functions look at
@@ -7,27 +7,19 @@ all jobs it needs, directly or not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+import json
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 from tools.core.errors import UsageError
 from tools.repo.event import Event
 from tools.workflow import expressions
-from tools.workflow.expressions import (
-    Call,
-    Comparison,
-    ExpressionError,
-    Index,
-    Literal,
-    Logic,
-    Name,
-    Node,
-    Not,
-    Scope,
-)
+from tools.workflow.expressions import ExpressionError, Scope, truthy, value_of
 from tools.workflow.model import Job, Workflow
+from tools.workflow.syntax import Node
 from tools.workflow.triggers import not_triggered
+from tools.workflow.values import Value, is_primitive, kind
 
 Outputs = Mapping[str, Mapping[str, str]]
 SUCCESS, FAILURE, SKIPPED, CANCELLED = "success", "failure", "skipped", "cancelled"
@@ -50,38 +42,34 @@ class Decision:
     result: str
 
 
-# -- contexts ---------------------------------------------------------------------------
-
-
-def _payload(event: Event) -> dict[str, Any]:
+def _payload(event: Event) -> dict[str, Value]:
     """The raw event, with what the workflow looks at where there is no event file."""
-    repository = {"full_name": event.repository, "default_branch": event.default_branch}
-    made: dict[str, Any] = {"repository": repository}
+    repository: Value = {"full_name": event.repository, "default_branch": event.default_branch}
+    payload: dict[str, Value] = {"repository": repository}
     if event.name == "workflow_dispatch":
-        made["inputs"] = {"force_build": "true" if event.force_build else "false"}
+        payload["inputs"] = {"force_build": "true" if event.force_build else "false"}
     if event.pull_request is not None:
         head = "somebody/fork" if event.fork else event.repository
-        made["number"] = event.pull_request
-        made["pull_request"] = {
+        payload["number"] = event.pull_request
+        payload["pull_request"] = {
             "number": event.pull_request,
             "head": {"ref": event.head_ref, "repo": {"full_name": head, "fork": event.fork}},
             "base": {"ref": event.base_ref, "repo": {"full_name": event.repository}},
         }
-    return {**made, **event.payload}
+    return {**payload, **cast(dict[str, Value], event.payload)}
 
 
-def github_context(event: Event) -> dict[str, Any]:
+def github_context(event: Event) -> dict[str, Value]:
     """The ``github`` context of an event.
 
     Source: "Contexts reference", github context.
     """
-    ref_type = "tag" if event.ref.startswith("refs/tags/") else "branch"
     return {
         "event_name": event.name,
         "event": _payload(event),
         "ref": event.ref,
         "ref_name": event.ref_name,
-        "ref_type": ref_type,
+        "ref_type": "tag" if event.ref.startswith("refs/tags/") else "branch",
         "sha": event.sha,
         "repository": event.repository,
         "repository_owner": event.repository.partition("/")[0],
@@ -92,96 +80,20 @@ def github_context(event: Event) -> dict[str, Any]:
     }
 
 
-def inputs_context(event: Event) -> dict[str, Any]:
+def inputs_context(event: Event) -> dict[str, Value]:
     """The ``inputs`` context: of a manual run alone."""
     return {"force_build": event.force_build} if event.name == "workflow_dispatch" else {}
 
 
-def job_scope(
-    workflow: Workflow,
-    job: Job,
-    event: Event,
-    results: Mapping[str, str],
-    cancelled: bool = False,
-    outputs: Outputs | None = None,
-) -> Scope:
-    """What the condition of a job can refer to, once all it needs has ended."""
-    left = outputs or {}
-    needs = {
-        name: {"result": results[name], "outputs": left.get(name, {})} for name in job.needs
-    }
-    contexts = {
-        "github": github_context(event),
-        "needs": needs,
-        "inputs": inputs_context(event),
-    }
-    before = [results[name] for name in workflow.ancestors(job.name)]
-    return Scope(contexts, expressions.job_status(before, cancelled))
-
-
-# -- reasons ----------------------------------------------------------------------------
-
-
-def unparse(node: Node) -> str:
-    """An expression's tree as text."""
-    if isinstance(node, Literal):
-        constant = node.constant
-        if isinstance(constant, str):
-            return "'" + constant.replace("'", "''") + "'"
-        return "null" if constant is None else expressions.to_string(constant)
-    if isinstance(node, Name):
-        return node.name
-    if isinstance(node, Index):
-        if node.index is None:
-            return f"{unparse(node.target)}.*"
-        constant = node.index.constant if isinstance(node.index, Literal) else None
-        is_name = isinstance(constant, str) and constant.replace("-", "_").isidentifier()
-        return f"{unparse(node.target)}" + (
-            f".{constant}" if is_name else f"[{unparse(node.index)}]"
-        )
-    if isinstance(node, Call):
-        return f"{node.name}({', '.join(map(unparse, node.arguments))})"
-    if isinstance(node, Not):
-        inner = unparse(node.operand)
-        return f"!({inner})" if isinstance(node.operand, Logic | Comparison) else f"!{inner}"
-    return _unparse_binary(node)
-
-
-def _unparse_binary(node: Node) -> str:
-    if isinstance(node, Comparison):
-        sides = (node.left, node.right)
-        texts = [
-            f"({unparse(s)})" if isinstance(s, Logic | Comparison) else unparse(s)
-            for s in sides
-        ]
-        return f" {node.operator} ".join(texts)
-    assert isinstance(node, Logic)
-    texts = [f"({unparse(o)})" if isinstance(o, Logic) else unparse(o) for o in node.operands]
-    return f" {node.operator} ".join(texts)
-
-
-def _deciding(node: Node, scope: Scope) -> Node:
-    """The part that made a condition what it is: into ``&&`` where one failed."""
-    while isinstance(node, Logic) and node.operator == "&&":
-        failed = [part for part in node.operands if not expressions.truthy(part.value(scope))]
-        if not failed:
-            return node
-        node = failed[0]
-    return node
-
-
 def _leaves(node: Node, scope: Scope) -> Iterator[Node]:
     """What the outcome of a part hangs on: contexts and status functions."""
-    if isinstance(node, Logic):
-        result = expressions.truthy(node.value(scope))
-        for part in node.operands:
-            if expressions.truthy(part.value(scope)) is result:
-                yield from _leaves(part, scope)
-                if result is (node.operator == "||"):
-                    return  # one was enough
-    elif isinstance(node, Name | Index):
-        yield node
-    elif isinstance(node, Call) and node.name.lower() in expressions.STATUS_FUNCTIONS:
+    if node.form in {"&&", "||"}:
+        result = truthy(value_of(node, scope))
+        agreeing = [part for part in node.parts if truthy(value_of(part, scope)) is result]
+        # Of || that holds, or && that does not, one part is enough.
+        for part in agreeing[:1] if result is (node.form == "||") else agreeing:
+            yield from _leaves(part, scope)
+    elif node.form in {"name", "index", "star"} or node.is_status:
         yield node
     else:
         for part in node.parts:
@@ -189,28 +101,26 @@ def _leaves(node: Node, scope: Scope) -> Iterator[Node]:
 
 
 def explain(condition: str, scope: Scope) -> str:
-    """Why a condition is what it is, in its own terms, with the values it hangs on."""
+    """Why a condition is what it is, in its own words, with the values it hangs on."""
     node = expressions.parse(condition)
-    part = _deciding(node, scope)
-    holds = expressions.truthy(node.value(scope))
-    values = {unparse(leaf): unparse_value(leaf.value(scope)) for leaf in _leaves(part, scope)}
+    holds = truthy(value_of(node, scope))
+    while node.form == "&&" and not holds:  # down to the part that failed
+        node = next(part for part in node.parts if not truthy(value_of(part, scope)))
+    values = {leaf.source: _shown(value_of(leaf, scope)) for leaf in _leaves(node, scope)}
     if holds:
         values.pop("cancelled()", None)  # that nothing was cancelled goes without saying
-    said = ", ".join(f"{name} is {value}" for name, value in values.items())
+    reason = ", ".join(f"{source} is {value}" for source, value in values.items())
     if holds:
-        return said or f"{unparse(part)} is true"
-    text = f"{unparse(part)} is false"
-    return text if isinstance(part, Call | Name | Index) or not said else f"{text}: {said}"
+        return reason or f"{node.source} is true"
+    simple = node.form in {"call", "name", "index"} or not reason
+    return f"{node.source} is false" + ("" if simple else f": {reason}")
 
 
-def unparse_value(value: Any) -> str:
+def _shown(value: Value) -> str:
     """A value as one would write it."""
-    if expressions.is_primitive(value):
-        return unparse(Literal(1, value))
-    return expressions.kind(value)
-
-
-# -- deciding ---------------------------------------------------------------------------
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    return json.dumps(value) if is_primitive(value) else kind(value)
 
 
 def refuse_outputs(job: Job) -> None:
@@ -219,20 +129,13 @@ def refuse_outputs(job: Job) -> None:
     Raises:
         ExpressionError: Its condition looks at outputs of the jobs it needs.
     """
-    if not job.condition:
-        return
-    tree = expressions.parse(job.condition)
-    whole = {id(part.target) for part in expressions.walk(tree) if isinstance(part, Index)}
-    for part in expressions.walk(tree):
-        if isinstance(part, Name) and part.name.lower() == "needs" and id(part) not in whole:
-            break
-        key = part.index if isinstance(part, Index) else None
-        if isinstance(key, Literal) and str(key.constant).lower() == "outputs":
-            break
-    else:
-        return
-    reason = f"The condition of {job.name} looks at outputs, known only when jobs have run,"
-    raise ExpressionError(reason, job.condition, part.position)
+    nodes = list(expressions.parse(job.condition).walk()) if job.condition else []
+    indexed = {id(node.parts[0]) for node in nodes if node.form in {"index", "star"}}
+    for node in nodes:
+        whole = node.form == "name" and node.name == "needs" and id(node) not in indexed
+        if whole or node.form == "literal" and str(node.constant).lower() == "outputs":
+            reason = f"The condition of {job.name} looks at outputs, known only when jobs ran,"
+            raise ExpressionError(reason, job.condition, node.start + 1)
 
 
 def decide_job(
@@ -258,14 +161,24 @@ def decide_job(
     """
     if outputs is None:
         refuse_outputs(job)
-    scope = job_scope(workflow, job, event, results, cancelled, outputs)
-    if job.condition:
-        holds = expressions.truthy(expressions.evaluate(job.condition, scope))
-        if expressions.uses_status(job.condition):
-            return holds, explain(job.condition, scope)
-    missing = [n for n in sorted(workflow.ancestors(job.name)) if results[n] != SUCCESS]
-    if missing:
-        return False, f"{missing[0]}, which it needs, ended with {results[missing[0]]}"
+    ancestors = sorted(workflow.ancestors(job.name))
+    needs: dict[str, Value] = {
+        name: {"result": results[name], "outputs": dict((outputs or {}).get(name, {}))}
+        for name in job.needs
+    }
+    contexts: dict[str, Value] = {
+        "github": github_context(event),
+        "needs": needs,
+        "inputs": inputs_context(event),
+    }
+    status = expressions.job_status([results[name] for name in ancestors], cancelled)
+    scope = Scope(contexts, status)
+    holds = not job.condition or truthy(expressions.evaluate(job.condition, scope))
+    if job.condition and expressions.uses_status(job.condition):
+        return holds, explain(job.condition, scope)
+    for name in ancestors:
+        if results[name] != SUCCESS:
+            return False, f"{name}, which it needs, ended with {results[name]}"
     if cancelled:
         return False, "the run was cancelled"
     if job.condition:
@@ -273,43 +186,25 @@ def decide_job(
     return True, "all it needs succeeded" if job.needs else "it needs nothing"
 
 
-def check_failed(workflow: Workflow, failed: Collection[str]) -> None:
-    """UsageError if a job that is to fail does not exist."""
-    for name in failed:
-        if name not in workflow.jobs:
-            raise UsageError(
-                f"There is no job {name!r} to fail.", f"Use one of: {', '.join(workflow.jobs)}."
-            )
-
-
 def decide(
-    workflow: Workflow,
-    event: Event,
-    failed: Collection[str] = (),
-    result_of: Callable[[Job], str] | None = None,
+    workflow: Workflow, event: Event, failed: Collection[str] = ()
 ) -> dict[str, Decision]:
     """What becomes of every job, supposing that those in ``failed`` fail if they run.
 
-    Args:
-        workflow: The graph.
-        event: What triggers it.
-        failed: Jobs that fail.
-        result_of: Instead of ``failed``, the result of a job that runs.
-
     Raises:
-        UsageError: ``failed`` has a name that is no job.
+        UsageError: ``failed`` has a name that is not a job.
         ExpressionError: A condition cannot be evaluated.
     """
-    check_failed(workflow, failed)
+    for name in failed:
+        if name not in workflow.jobs:
+            remedy = f"Use one of: {', '.join(workflow.jobs)}."
+            raise UsageError(f"There is no job {name!r} to fail.", remedy)
     refusal = not_triggered(event, workflow.triggers)
     results: dict[str, str] = {}
-    found: dict[str, Decision] = {}
+    decisions: dict[str, Decision] = {}
     for name in workflow.order():
         job = workflow.jobs[name]
         run, reason = (False, refusal) if refusal else decide_job(workflow, job, event, results)
-        results[name] = SKIPPED
-        if run:
-            supposed = FAILURE if name in failed else SUCCESS
-            results[name] = result_of(job) if result_of else supposed
-        found[name] = Decision(job, run, reason, results[name])
-    return {name: found[name] for name in workflow.jobs}
+        results[name] = (FAILURE if name in failed else SUCCESS) if run else SKIPPED
+        decisions[name] = Decision(job, run, reason, results[name])
+    return {name: decisions[name] for name in workflow.jobs}

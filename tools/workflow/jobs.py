@@ -17,6 +17,7 @@ from tools.workflow import expressions
 from tools.workflow.decisions import github_context, inputs_context
 from tools.workflow.expressions import Scope
 from tools.workflow.model import Job, Step
+from tools.workflow.values import Value
 
 IMAGE_SESSIONS = frozenset({"docker_dev", "docker_test", "prod_image"})
 # These tell of a run on Actions, or only look: here the run tells of itself.
@@ -135,13 +136,15 @@ def step_scope(
         outputs: Outputs of the jobs before.
         steps: Outputs of the steps before, by id.
     """
-    needs = {n: {"result": "success", "outputs": outputs.get(n, {})} for n in leg.job.needs}
-    contexts = {
+    needs: dict[str, Value] = {
+        n: {"result": "success", "outputs": dict(outputs.get(n, {}))} for n in leg.job.needs
+    }
+    contexts: dict[str, Value] = {
         "github": github_context(event),
         "inputs": inputs_context(event),
         "needs": needs,
-        "matrix": leg.values,
-        "steps": {ident: {"outputs": found} for ident, found in steps.items()},
+        "matrix": dict(leg.values),
+        "steps": {ident: {"outputs": dict(found)} for ident, found in steps.items()},
         # Not known here, so that text with them is empty; secrets come by environment.
         **{name: {} for name in ("env", "job", "runner", "strategy", "secrets", "vars")},
     }
@@ -213,7 +216,7 @@ def _refusal(job: Job, values: Mapping[str, Any], policy: Policy) -> tuple[str, 
 def legs_of(job: Job, policy: Policy) -> list[Leg]:
     """The legs of a job, those that cannot be run here with the reason."""
     found = []
-    for values in job.matrix.expand() or [{}]:
+    for values in job.matrix or [{}]:
         reason, remedy = _refusal(job, values, policy)
         found.append(Leg(job, values, reason, remedy))
     return found

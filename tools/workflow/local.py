@@ -272,7 +272,17 @@ def carry_out(runner: Runner, name: str, parallel: int, watch: bool) -> tuple[Ru
     return record, interrupted
 
 
-def make_runner(given: argparse.Namespace, name: str, watch: bool) -> tuple[Runner, plan.Plan]:
+@dataclasses.dataclass(frozen=True)
+class Options(plan.EventOptions):
+    """The event, and how to run what it gives."""
+
+    jobs: int
+    publish: bool
+    dry_run: bool
+    json: bool
+
+
+def make_runner(given: Options, name: str, watch: bool) -> tuple[Runner, plan.Plan]:
     """All that is decided before anything runs."""
     settings = load()
     made = plan.plan_of(given, os.environ)
@@ -298,7 +308,7 @@ def make_runner(given: argparse.Namespace, name: str, watch: bool) -> tuple[Runn
     return runner, made
 
 
-def work(given: argparse.Namespace) -> int:
+def work(given: Options) -> int:
     """Run the pipeline."""
     watch = console.is_terminal() and not given.json
     name = new_name(datetime.datetime.now(datetime.UTC))
@@ -345,7 +355,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     made.add_argument("--dry-run", action="store_true", help="show the commands, run nothing")
     made.add_argument("--json", action="store_true", help="the record of the run on stdout")
-    return cli.main(made, argparse.Namespace, work, arguments)
+    return cli.main(made, Options, work, arguments)
 
 
 if __name__ == "__main__":

@@ -1,53 +1,52 @@
-"""The workflow file as a graph: triggers, jobs, needs, conditions, matrix, sessions.
+"""The workflow file as data: triggers, jobs, needs, conditions, matrix, steps.
 
-Reads the YAML as nodes, so that everything wrong is said with file, line and column, and
-checks all that ``plan`` relies on before anything is evaluated.
+What is wrong in the file by GitHub's schema is said by check-jsonschema, with the place;
+here everything that ``plan`` relies on is read into types, and the rest is refused.
 """
 
 from __future__ import annotations
 
-import contextlib
 import graphlib
+import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from tools.core.errors import UsageError
 from tools.core.settings import ROOT
 from tools.workflow import expressions
-from tools.workflow.expressions import ExpressionError
-from tools.workflow.triggers import Trigger, expand_matrix
+from tools.workflow.syntax import STATUS_FUNCTIONS, ExpressionError
+from tools.workflow.triggers import Trigger
+from tools.workflow.values import Refused, Value, parse_number, to_string
+
+try:  # libyaml, which is fast
+    from yaml import CSafeLoader as _Yaml
+except ImportError:
+    from yaml import SafeLoader as _Yaml  # type: ignore[assignment]
 
 WORKFLOW = Path(".github/workflows/ci-cd.yml")
 
 # "Context availability", jobs.<job_id>.if; vars and secrets are not known here.
 JOB_NAMES = ("github", "needs", "inputs")
-STEP_NAMES = (
-    *JOB_NAMES,
+STEP_NAMES = JOB_NAMES + (
     "env",
-    "matrix",
     "job",
+    "matrix",
     "runner",
+    "secrets",
     "steps",
     "strategy",
-    "secrets",
     "vars",
 )
 
+Row = dict[str, Value]
+
 
 class WorkflowError(UsageError):
-    """The workflow file is wrong at a place."""
-
-    def __init__(
-        self, path: Path, line: int, column: int, message: str, remedy: str = ""
-    ) -> None:
-        super().__init__(f"{path.as_posix()}:{line}:{column}: {message}", remedy)
-        self.line = line
-        self.column = column
+    """The workflow file is wrong, or says what is not understood here."""
 
 
 @dataclass(frozen=True)
@@ -73,21 +72,8 @@ class Step:
     @property
     def session(self) -> str:
         """The nox session that it runs, as it stands there; empty for none."""
-        found = re.search(r"(?:^|\s)nox -s (\"[^\"]+\"|'[^']+'|\S+)", self.run)
-        return found.group(1).strip("\"'") if found else ""
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """A job's matrix as it stands in the file."""
-
-    axes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    include: tuple[Mapping[str, Any], ...] = ()
-    exclude: tuple[Mapping[str, Any], ...] = ()
-
-    def expand(self) -> list[dict[str, Any]]:
-        """All combinations; none for a job without a matrix."""
-        return expand_matrix(self.axes, self.include, self.exclude)
+        match = re.search(r"(?:^|\s)nox -s (\"[^\"]+\"|'[^']+'|\S+)", self.run)
+        return match.group(1).strip("\"'") if match else ""
 
 
 @dataclass(frozen=True)
@@ -99,20 +85,18 @@ class Job:
         title: Its display name.
         needs: Jobs that must have ended before.
         condition: Its ``if`` without ``${{ }}``; empty for none.
-        matrix: Its matrix.
+        matrix: The combinations of its matrix; empty for a job without one.
         runs_on: The runner's label, as it stands there.
         steps: Its steps.
-        line: Where it stands.
     """
 
     name: str
     title: str
     needs: tuple[str, ...]
     condition: str
-    matrix: Matrix
+    matrix: tuple[Row, ...]
     runs_on: str
     steps: tuple[Step, ...]
-    line: int
 
     @property
     def sessions(self) -> tuple[str, ...]:
@@ -139,240 +123,225 @@ class Workflow:
         """The jobs so that each comes after those it needs, else in the file's order."""
         sorter = graphlib.TopologicalSorter({job.name: job.needs for job in self.jobs.values()})
         sorter.prepare()
-        found: list[str] = []
-        place = {name: index for index, name in enumerate(self.jobs)}
+        ordered: list[str] = []
         while sorter.is_active():
-            ready = sorted(sorter.get_ready(), key=place.__getitem__)
-            found += ready
+            ready = sorted(sorter.get_ready(), key=list(self.jobs).index)
+            ordered += ready
             sorter.done(*ready)
-        return found
+        return ordered
 
     def ancestors(self, name: str) -> set[str]:
         """All jobs that a job needs, directly or not."""
-        found: set[str] = set()
-        waiting = list(self.jobs[name].needs)
-        while waiting:
-            other = waiting.pop()
-            if other not in found:
-                found.add(other)
-                waiting += self.jobs[other].needs
-        return found
+        needs = self.jobs[name].needs
+        return set(needs).union(*(self.ancestors(other) for other in needs))
 
 
-class _Reader:
-    """Reads one file; its methods take the YAML nodes they are about."""
+def expand_matrix(
+    axes: Mapping[str, Sequence[Value]],
+    include: Sequence[Row] = (),
+    exclude: Sequence[Row] = (),
+) -> list[Row]:
+    """All combinations of a matrix, in GitHub's order.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    An entry of ``include`` is added to every combination whose original values it does
+    not overwrite; if there is none, it is a combination of its own.
 
-    def error(self, node: yaml.Node, message: str, remedy: str = "") -> WorkflowError:
-        mark = node.start_mark
-        return WorkflowError(self.path, mark.line + 1, mark.column + 1, message, remedy)
+    Source: "Workflow syntax for GitHub Actions", ``jobs.<job_id>.strategy.matrix``.
+    """
 
-    def pairs(self, node: yaml.Node, what: str) -> dict[str, yaml.Node]:
-        """A mapping's nodes by key."""
-        if not isinstance(node, yaml.MappingNode):
-            raise self.error(node, f"{what} is no mapping.", "Write it as key: value lines.")
-        found: dict[str, yaml.Node] = {}
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise self.error(key, f"{what} has a key that is no text.")
-            if key.value in found:
-                raise self.error(key, f"{what} has {key.value!r} twice.", "Remove one.")
-            found[key.value] = value
-        return found
+    def fits(row: Row, part: Row) -> bool:
+        return all(key in row and row[key] == part[key] for key in part)
 
-    def text(self, node: yaml.Node, what: str) -> str:
-        """A scalar's text."""
-        if not isinstance(node, yaml.ScalarNode):
-            raise self.error(node, f"{what} is no text.")
-        return str(node.value)
+    rows = [dict(zip(axes, row, strict=True)) for row in itertools.product(*axes.values())]
+    rows = [row for row in rows if axes and not any(fits(row, out) for out in exclude)]
+    originals = [dict(row) for row in rows]
+    for extra in include:
+        own = {key: extra[key] for key in extra if key in axes}
+        takers = [row for row, first in zip(rows, originals, strict=False) if fits(first, own)]
+        for row in takers:
+            row.update(extra)
+        if not takers:
+            rows.append(dict(extra))
+    return rows
 
-    def texts(self, node: yaml.Node, what: str) -> dict[str, yaml.Node]:
-        """The entries of a list of texts, or of a single text, with their nodes."""
-        if isinstance(node, yaml.ScalarNode):
-            return {node.value: node}
-        if not isinstance(node, yaml.SequenceNode):
-            raise self.error(node, f"{what} is neither a name nor a list of names.")
-        return {self.text(entry, what): entry for entry in node.value}
 
-    def value(self, node: yaml.Node) -> Any:
-        """The plain value of a node, as YAML reads it."""
-        # A fresh constructor: construct_object wants to be asked with the root node.
-        return yaml.SafeLoader("").construct_document(node)
+# -- YAML -------------------------------------------------------------------------------
 
-    # -- expressions --
 
-    def expression(self, node: yaml.Node, names: tuple[str, ...], what: str) -> str:
-        """The text of an ``if``, without ``${{ }}``, checked."""
-        text = self.text(node, what)
-        try:
-            found = expressions.embedded(text)
-            whole = len(found) == 1 and text.strip().startswith("${{")
-            if found and not (whole and text.strip().endswith("}}")):
-                message = f"{what} mixes text and ${{{{ }}}}, so that it is always true."
-                raise self.error(node, message, "Put all of it into one ${{ }}, or none.")
-            offset, inner = found[0] if found else (0, text)
-            self._check(inner, offset, names)
-        except ExpressionError as error:
-            raise self._placed(node, text, error, what) from None
-        return inner.strip()
+class _Loader(_Yaml):
+    """YAML 1.2's core schema, as GitHub reads it: ``on`` and dates are text."""
 
-    @staticmethod
-    def _check(inner: str, offset: int, names: tuple[str, ...]) -> None:
-        try:
-            tree = expressions.parse(inner)
-            expressions.check(tree, inner, names, expressions.STATUS_FUNCTIONS)
-        except ExpressionError as error:
-            error.position += offset
-            raise
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
 
-    def _placed(
-        self, node: yaml.Node, text: str, error: ExpressionError, what: str
-    ) -> WorkflowError:
-        """The error at its place in the file, as near as YAML's folding allows."""
-        mark = node.start_mark
-        line, column = mark.line + 1, mark.column + 1
-        if node.end_mark.line == mark.line and isinstance(node, yaml.ScalarNode):
-            quoted = node.style in {"'", '"'}
-            column += error.position - 1 + quoted
-        return WorkflowError(
-            self.path, line, column, f"{error.reason} in {what}.", "Correct the expression."
-        )
+    def construct_mapping(
+        self, node: yaml.MappingNode, deep: bool = False
+    ) -> dict[Hashable, object]:
+        keys: list[object] = []
+        for key, _ in node.value:
+            if key.value in keys:
+                raise Refused(f"Line {key.start_mark.line + 1}: {key.value!r} stands twice")
+            keys.append(key.value)
+        return super().construct_mapping(node, deep)
 
-    # -- parts --
 
-    def triggers(self, node: yaml.Node) -> tuple[Trigger, ...]:
-        if not isinstance(node, yaml.MappingNode):
-            return tuple(Trigger(name, {}) for name in self.texts(node, "on"))
-        found = []
-        for name, content in self.pairs(node, "on").items():
-            filters: dict[str, tuple[str, ...]] = {}
-            if isinstance(content, yaml.MappingNode):
-                for key, entry in self.pairs(content, f"on.{name}").items():
-                    if key.startswith(("branches", "tags")):
-                        filters[key] = tuple(self.texts(entry, f"on.{name}.{key}"))
-            found.append(Trigger(name, filters))
-        return tuple(found)
+def _number(_: _Loader, node: yaml.ScalarNode) -> float:
+    number = parse_number(str(node.value))
+    return int(number) if number.is_integer() else number
 
-    def matrix(self, node: yaml.Node, job: str) -> Matrix:
-        axes: dict[str, tuple[Any, ...]] = {}
-        extras: dict[str, tuple[Mapping[str, Any], ...]] = {"include": (), "exclude": ()}
-        for key, entry in self.pairs(node, f"The matrix of {job}").items():
-            if not isinstance(entry, yaml.SequenceNode):
-                message = f"The matrix of {job} has {key!r}, which is no list."
-                raise self.error(entry, message, "Write its values as a list: [a, b].")
-            if key in extras:
-                for part in entry.value:
-                    self.pairs(part, f"An entry of {key} in the matrix of {job}")
-                extras[key] = tuple(self.value(part) for part in entry.value)
-            else:
-                axes[key] = tuple(self.value(part) for part in entry.value)
-        return Matrix(axes, extras["include"], extras["exclude"])
 
-    def env(self, parts: Mapping[str, yaml.Node], what: str) -> dict[str, str]:
-        if "env" not in parts:
-            return {}
-        found = self.pairs(parts["env"], f"env of {what}")
-        return {
-            key: self.text(value, f"{key} in env of {what}") for key, value in found.items()
+_TAG = "tag:yaml.org,2002:"
+for tag, pattern in {
+    "null": r"null|Null|NULL|~|",
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|0[xo][0-9a-fA-F]+",
+}.items():
+    _Loader.add_implicit_resolver(_TAG + tag, re.compile(rf"(?:{pattern})\Z"), None)
+_Loader.add_constructor(_TAG + "float", _number)
+
+
+# -- reading: each takes a value and what it is, and refuses any other form ----------------
+
+
+def _object(value: Value, what: str, known: str = "") -> dict[str, Value]:
+    if not isinstance(value, dict):
+        raise Refused(f"{what} is not a mapping")
+    for key in value:
+        if known and key not in known.split():
+            raise Refused(f"{what} has {key!r}, which is not understood here")
+    return value
+
+
+def _list(value: Value, what: str) -> list[Value]:
+    if not isinstance(value, list):
+        raise Refused(f"{what} is not a list")
+    return value
+
+
+def _text(value: Value, what: str) -> str:
+    if isinstance(value, list | dict):
+        raise Refused(f"{what} is not text")
+    return to_string(value)
+
+
+def _texts(value: Value, what: str) -> tuple[str, ...]:
+    return tuple(_text(one, what) for one in (value if isinstance(value, list) else [value]))
+
+
+def _env(value: Value, what: str) -> dict[str, str]:
+    return {key: _text(one, what) for key, one in _object(value or {}, what).items()}
+
+
+def _condition(value: Value, names: Sequence[str], what: str) -> str:
+    """The text of an ``if``, without ``${{ }}``, checked."""
+    text = _text(value, what).strip()
+    if text.startswith("${{") and text.endswith("}}") and text.count("${{") == 1:
+        text = text[3:-2].strip()
+    elif "${{" in text:
+        raise Refused(f"{what} mixes text and ${{{{ }}}}, so that it is always true")
+    try:
+        if text:
+            expressions.check(expressions.parse(text), names, STATUS_FUNCTIONS)
+    except ExpressionError as error:
+        raise Refused(f"{what}: {error.message.rstrip('.')}: {text}") from None
+    return text
+
+
+def _triggers(value: Value) -> tuple[Trigger, ...]:
+    if not value:
+        raise Refused("The workflow has no 'on'")
+    if not isinstance(value, dict):
+        return tuple(Trigger(name, {}) for name in _texts(value, "on"))
+    triggers = []
+    for name, content in value.items():
+        filters = {
+            key: _texts(patterns, f"on.{name}.{key}")
+            for key, patterns in (content if isinstance(content, dict) else {}).items()
+            if key.startswith(("branches", "tags"))
         }
-
-    def step(self, node: yaml.Node, job: str, env: Mapping[str, str]) -> Step:
-        parts = self.pairs(node, f"A step of {job}")
-
-        def text(key: str) -> str:
-            return self.text(parts[key], f"{key} of a step of {job}") if key in parts else ""
-
-        run, uses = text("run"), text("uses")
-        if bool(run) == bool(uses):
-            raise self.error(node, f"A step of {job} has neither run nor uses, or both.")
-        name = text("name") or (run or uses).splitlines()[0]
-        what = f"the condition of the step {name!r} of {job}"
-        condition = self.expression(parts["if"], STEP_NAMES, what) if "if" in parts else ""
-        own = self.env(parts, f"the step {name!r} of {job}")
-        return Step(name, condition, run, uses, text("id"), {**env, **own})
-
-    def job(self, name: str, node: yaml.Node, known: set[str]) -> Job:
-        parts = self.pairs(node, f"The job {name}")
-        needs = self.texts(parts["needs"], f"needs of {name}") if "needs" in parts else {}
-        for other, place in needs.items():
-            if other not in known:
-                message = f"The job {name} needs {other!r}, which is no job."
-                raise self.error(place, message, f"Use one of: {', '.join(sorted(known))}.")
-        condition = ""
-        if "if" in parts:
-            condition = self.expression(parts["if"], JOB_NAMES, f"the condition of {name}")
-        matrix = Matrix()
-        if "strategy" in parts:
-            strategy = self.pairs(parts["strategy"], f"strategy of {name}")
-            if "matrix" in strategy:
-                matrix = self.matrix(strategy["matrix"], name)
-        steps = parts.get("steps")
-        if not isinstance(steps, yaml.SequenceNode):
-            raise self.error(steps or node, f"The job {name} has no list of steps.")
-        title = self.text(parts["name"], f"name of {name}") if "name" in parts else name
-        runner = parts.get("runs-on")
-        return Job(
-            name=name,
-            title=title,
-            needs=tuple(needs),
-            condition=condition,
-            matrix=matrix,
-            runs_on=str(runner.value) if isinstance(runner, yaml.ScalarNode) else "",
-            steps=tuple(self.step(step, name, self.env(parts, name)) for step in steps.value),
-            line=node.start_mark.line,
-        )
-
-    def workflow(self, root: yaml.Node) -> Workflow:
-        parts = self.pairs(root, "The workflow")
-        for key in ("on", "jobs"):
-            if key not in parts:
-                raise self.error(root, f"The workflow has no {key!r}.")
-        nodes = self.pairs(parts["jobs"], "jobs")
-        known = set(nodes)
-        jobs = {name: self.job(name, node, known) for name, node in nodes.items()}
-        found = Workflow(self.path, self.triggers(parts["on"]), jobs)
-        try:
-            found.order()
-        except graphlib.CycleError as error:
-            cycle = list(reversed(error.args[1]))
-            place = self.pairs(nodes[cycle[0]], cycle[0])["needs"]
-            circle = " -> ".join(cycle)
-            raise self.error(
-                place, f"The jobs need each other in a circle: {circle}.", "Break it."
-            ) from None
-        return found
+        triggers.append(Trigger(name, filters))
+    return tuple(triggers)
 
 
-def _compose(text: str) -> yaml.Node | None:
-    """The YAML nodes: by libyaml, which is fast; what it refuses by PyYAML's own parser,
-    which says better what is wrong and where."""
-    with contextlib.suppress(AttributeError, yaml.YAMLError):
-        return yaml.compose(text, Loader=yaml.CSafeLoader)
-    return yaml.compose(text, Loader=yaml.SafeLoader)
+def _matrix(value: Value, what: str) -> tuple[Row, ...]:
+    axes = {
+        key: _list(axis, f"{what} has {key!r}, which")
+        for key, axis in _object(value or {}, what).items()
+    }
+    include, exclude = (
+        [_object(row, f"{what}, {key},") for row in axes.pop(key, [])]
+        for key in ("include", "exclude")
+    )
+    return tuple(expand_matrix(axes, include, exclude))
+
+
+def _step(value: Value, job: str, env: Mapping[str, str]) -> Step:
+    parts = _object(value, f"A step of {job}")
+    run, uses = (_text(parts.get(key), f"{key} of a step of {job}") for key in ("run", "uses"))
+    if bool(run) == bool(uses):
+        raise Refused(f"A step of {job} has neither run nor uses, or both")
+    name = _text(parts.get("name"), f"A name in {job}") or (run or uses).splitlines()[0]
+    what = f"the step {name!r} of {job}"
+    condition = _condition(parts.get("if"), STEP_NAMES, f"The condition of {what}")
+    ident = _text(parts.get("id"), f"The id of {what}")
+    return Step(name, condition, run, uses, ident, {**env, **_env(parts.get("env"), what)})
+
+
+_JOB = """name needs if runs-on permissions environment concurrency outputs env defaults steps
+timeout-minutes strategy container services"""
+
+
+def _job(name: str, value: Value, known: Mapping[str, Value]) -> Job:
+    parts = _object(value, f"The job {name}", _JOB)
+    needs = _texts(parts.get("needs", []), f"needs of {name}")
+    for other in needs:
+        if other not in known:
+            raise Refused(f"The job {name} needs {other!r}, which is not a job")
+    strategy = _object(parts.get("strategy") or {}, f"strategy of {name}")
+    env = _env(parts.get("env"), f"env of {name}")
+    steps = _list(parts.get("steps"), f"steps of {name}")
+    runner = parts.get("runs-on")
+    return Job(
+        name=name,
+        title=_text(parts.get("name"), f"The name of {name}") or name,
+        needs=needs,
+        condition=_condition(parts.get("if"), JOB_NAMES, f"The condition of {name}"),
+        matrix=_matrix(strategy.get("matrix"), f"The matrix of {name}"),
+        runs_on=runner if isinstance(runner, str) else "",
+        steps=tuple(_step(step, name, env) for step in steps),
+    )
 
 
 def parse(text: str, path: Path = WORKFLOW) -> Workflow:
     """The workflow that a text describes; ``path`` names it in errors.
 
     Raises:
-        WorkflowError: It is no YAML, an unknown job is needed, jobs need each other in a
-            circle, a matrix is no list, an expression cannot be read.
+        WorkflowError: It is not YAML, an unknown job is needed, jobs need each other in a
+            circle, or something is not understood here.
     """
     try:
-        root = _compose(text)
+        root = _object(yaml.load(text, Loader=_Loader), "The workflow")
+        jobs = _object(root.get("jobs"), "jobs")
+        workflow = Workflow(
+            path,
+            _triggers(root.get("on")),
+            {name: _job(name, job, jobs) for name, job in jobs.items()},
+        )
+        workflow.order()
+    except graphlib.CycleError as error:
+        circle = " -> ".join(reversed(error.args[1]))
+        reason = f"The jobs need each other in a circle: {circle}"
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        raise WorkflowError(
-            path, line, column, f"This is no YAML: {error.problem}.", "Correct the line."
-        ) from None
-    except yaml.YAMLError as error:
-        raise WorkflowError(path, 1, 1, f"This is no YAML: {error}.") from None
-    if root is None:
-        raise WorkflowError(path, 1, 1, "The workflow is empty.")
-    return _Reader(path).workflow(root)
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        reason = f"Line {line} is not YAML: {error.problem}"
+    except (yaml.YAMLError, Refused, RecursionError) as error:
+        reason = (
+            f"It is not understood: {error}" if not isinstance(error, Refused) else f"{error}"
+        )
+    else:
+        return workflow
+    raise WorkflowError(
+        f"{path.as_posix()}: {reason}.", "nox -s lint shows what is wrong, with the line."
+    )
 
 
 def load(root: Path = ROOT, path: Path = WORKFLOW) -> Workflow:

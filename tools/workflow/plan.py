@@ -9,21 +9,22 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tools.core import cli, console
 from tools.core.errors import UsageError
 from tools.core.settings import ROOT, Settings, load
-from tools.images import names as tags
+from tools.images import names
 from tools.repo import git
 from tools.repo.context import checkout_event
 from tools.repo.event import (
     NO_COMMIT,
     Event,
+    Payload,
     check_event_name,
     dig,
     forces_build,
@@ -41,47 +42,72 @@ DEVELOPMENT, PRODUCTION, RELEASE = "docker_dev", "prod_image", "release"
 
 
 @dataclass(frozen=True)
+class Release:
+    """The release that a tag gives."""
+
+    tag: str
+    prerelease: bool
+
+
+@dataclass(frozen=True)
 class Plan:
-    """The whole answer; ``decisions`` has the jobs in the file's order."""
+    """What an event gives; ``decisions`` has the jobs in the file's order."""
 
     event: Event
     decisions: Mapping[str, Decision]
     images: Mapping[str, list[str]]
     labels: Mapping[str, str]
-    release: Mapping[str, Any] | None
+    release: Release | None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The contract that other programs rely on."""
+        jobs = {
+            name: {
+                "run": decision.run,
+                "reason": decision.reason,
+                "needs": decision.job.needs,
+                "result": decision.result,
+                "matrix": decision.job.matrix,
+                "sessions": decision.job.sessions,
+            }
+            for name, decision in self.decisions.items()
+        }
         return {
             "event": self.event.to_json(),
-            "jobs": {
-                name: {
-                    "run": found.run,
-                    "reason": found.reason,
-                    "needs": list(found.job.needs),
-                    "result": found.result,
-                    "matrix": found.job.matrix.expand(),
-                    "sessions": list(found.job.sessions),
-                }
-                for name, found in self.decisions.items()
-            },
-            "images": dict(self.images),
-            "labels": dict(self.labels),
-            "release": self.release,
+            "jobs": jobs,
+            "images": self.images,
+            "labels": self.labels,
+            "release": self.release and dataclasses.asdict(self.release),
         }
 
 
 # -- the event --------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class EventOptions:
+    """The options that describe an event, and the jobs that are supposed to fail."""
+
+    event: str | None
+    ref: str | None
+    sha: str | None
+    pr: int | None
+    base: str | None
+    fork: bool
+    force_build: bool
+    default_branch: str | None
+    event_file: str | None
+    failed: list[str]
+
+
 def add_event_options(parser: argparse.ArgumentParser) -> None:
-    """The options that describe an event, for ``plan`` and ``pipeline``."""
+    """The options of :class:`EventOptions`, for ``plan`` and ``pipeline``."""
     group = parser.add_argument_group("the event (default: that of Actions, or the checkout)")
     group.add_argument("--event", metavar="NAME", help="push, pull_request, workflow_dispatch")
     group.add_argument("--ref", help="full git reference, such as refs/tags/v1.0.0")
     group.add_argument("--sha", help="full commit hash")
     group.add_argument("--pr", type=int, metavar="N", help="a pull request's number")
-    group.add_argument("--base", help="the branch that a pull request wants to change")
+    group.add_argument("--base", help="the branch that a pull request is to change")
     group.add_argument("--fork", action="store_true", help="the pull request is from a fork")
     group.add_argument("--force-build", action="store_true", help="input of a manual run")
     group.add_argument("--default-branch", help="the repository's default branch")
@@ -91,61 +117,44 @@ def add_event_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def is_described(given: argparse.Namespace) -> bool:
+def is_described(options: EventOptions) -> bool:
     """Whether options describe an event, at least in part."""
-    return any(
-        (given.event, given.ref, given.pr is not None, given.event_file, given.force_build)
-    )
+    parts = (options.event, options.ref, options.event_file, options.force_build)
+    return any(parts) or options.pr is not None
 
 
-def _name_of(given: argparse.Namespace) -> str:
-    """The event's name: given, or the only one that the other options leave."""
-    if given.event:
-        return check_event_name(given.event)
-    if given.pr is not None or (given.ref or "").startswith("refs/pull/"):
+def _name(options: EventOptions, payload: Payload) -> str:
+    """The event's name: the option, or the only one that the others leave."""
+    if options.event:
+        return check_event_name(options.event)
+    is_pull = options.pr is not None or (options.ref or "").startswith("refs/pull/")
+    if is_pull or "pull_request" in payload and not options.force_build:
         return "pull_request"
-    if given.force_build:
-        return "workflow_dispatch"
-    if given.event_file:
-        payload = read_payload(given.event_file)
-        if "pull_request" in payload:
-            return "pull_request"
-        return "workflow_dispatch" if "inputs" in payload else "push"
-    return "push"
+    return "workflow_dispatch" if options.force_build or "inputs" in payload else "push"
 
 
-def _number(given: argparse.Namespace, payload: Mapping[str, Any]) -> int:
-    """The number of a pull request, from the options or its event file."""
-    ref = given.ref or ""
-    number = 0
-    if given.pr is not None:
-        number = int(given.pr)
-    elif ref.startswith("refs/pull/") and ref.split("/")[2].isdecimal():
-        number = int(ref.split("/")[2])
-    else:
-        number = int(payload.get("number") or 0)
+def _pull_request(event: Event, options: EventOptions) -> Event:
+    """The event with what makes it a pull request."""
+    of_ref = re.match(r"refs/pull/([0-9]+)/", options.ref or "")
+    number: object = of_ref.group(1) if of_ref else event.payload.get("number")
+    number = int(str(number or 0)) if options.pr is None else options.pr
     if number < 1:
         raise UsageError("The pull request has no number.", "Give it with --pr 123.")
-    return number
 
+    def branch(side: str) -> str:
+        return str(dig(event.payload, "pull_request", side, "ref") or "")
 
-def _pull_request(event: Event, given: argparse.Namespace, payload: dict[str, Any]) -> Event:
-    number = _number(given, payload)
-    details = payload.get("pull_request", {})
     return dataclasses.replace(
         event,
         ref=f"refs/pull/{number}/merge",
         pull_request=number,
-        head_ref=details.get("head", {}).get("ref", "") or event.head_ref,
-        base_ref=given.base
-        or details.get("base", {}).get("ref", "")
-        or event.base_ref
-        or event.default_branch,
-        fork=given.fork or is_fork(payload),
+        head_ref=branch("head"),
+        base_ref=options.base or branch("base") or event.default_branch,
+        fork=options.fork or is_fork(event.payload),
     )
 
 
-def _base_event(env: Mapping[str, str], root: Path, default_branch: str | None) -> Event:
+def _current_event(env: Mapping[str, str], root: Path, default_branch: str | None) -> Event:
     """The event of Actions, else of the checkout, else an empty one."""
     if env.get("GITHUB_EVENT_NAME"):
         event = from_actions(env, default_branch or "main")
@@ -158,50 +167,46 @@ def _base_event(env: Mapping[str, str], root: Path, default_branch: str | None) 
     return dataclasses.replace(event, default_branch=branch, repository=repository)
 
 
-def find_event(given: argparse.Namespace, env: Mapping[str, str], root: Path = ROOT) -> Event:
+def find_event(options: EventOptions, env: Mapping[str, str], root: Path = ROOT) -> Event:
     """The event that the options describe; without any, that of Actions or the checkout.
 
     Raises:
         UsageError: The options do not make an event.
     """
-    base = _base_event(env, root, given.default_branch)
-    if not is_described(given):
-        if not base.ref:
+    current = _current_event(env, root, options.default_branch)
+    if not is_described(options):
+        if not current.ref:
             git.head(root)  # says what is missing
-        return dataclasses.replace(base, sha=given.sha or base.sha)
-    payload = read_payload(given.event_file) if given.event_file else {}
-    name = _name_of(given)
-    force = given.force_build or forces_build(payload)
-    named = dig(payload, "repository", "default_branch")
-    event = Event(
-        name=name,
-        ref=given.ref or str(payload.get("ref") or ""),
-        sha=given.sha or str(payload.get("after") or "") or base.sha or NO_COMMIT,
-        repository=base.repository,
-        default_branch=given.default_branch or str(named or base.default_branch),
-        force_build=force and name == "workflow_dispatch",
-        actor=base.actor,
-        payload=payload,
-    )
+        return dataclasses.replace(current, sha=options.sha or current.sha)
+    payload = read_payload(options.event_file) if options.event_file else {}
+    name = _name(options, payload)
+    force = options.force_build or forces_build(payload)
     if force and name != "workflow_dispatch":
         raise UsageError(
             f"--force-build is an input of a manual run, not of {name}.",
             "Give --event workflow_dispatch, or leave --event out.",
         )
+    of_payload = dig(payload, "repository", "default_branch")
+    branch = options.default_branch or str(of_payload or current.default_branch)
+    event = Event(
+        name=name,
+        ref=options.ref or str(payload.get("ref") or ""),
+        sha=options.sha or str(payload.get("after") or "") or current.sha or NO_COMMIT,
+        repository=current.repository,
+        default_branch=branch,
+        force_build=force,
+        actor=current.actor,
+        payload=payload,
+    )
     if name == "pull_request":
-        return _pull_request(event, given, payload)
-    ref = event.ref or (f"refs/heads/{event.default_branch}" if name != "push" else base.ref)
-    if given.pr is not None or full_ref(ref).startswith("refs/pull/"):
-        raise UsageError(f"{name} is no event of a pull request.", "Leave --pr out.")
+        return _pull_request(event, options)
+    ref = full_ref(event.ref or (current.ref if name == "push" else f"refs/heads/{branch}"))
+    if options.pr is not None or ref.startswith("refs/pull/"):
+        raise UsageError(f"{name} is not an event of a pull request.", "Leave --pr out.")
     return dataclasses.replace(event, ref=ref)
 
 
 # -- the plan ---------------------------------------------------------------------------
-
-
-def job_of(found: Mapping[str, Decision], session: str) -> Decision | None:
-    """The decision on the job whose first session is ``session``."""
-    return next((d for d in found.values() if d.job.sessions[:1] == (session,)), None)
 
 
 def make_plan(
@@ -224,29 +229,41 @@ def make_plan(
         created: Seconds since the epoch of the commit.
 
     Raises:
-        UsageError: The tag is no version, a failed job is unknown.
+        UsageError: The tag is not a version, a failed job is unknown.
         ExpressionError: A condition cannot be evaluated.
     """
-    found = decisions.decide(graph, event, failed)
-
-    def runs(session: str) -> bool:
-        decision = job_of(found, session)
-        return decision is not None and decision.run
-
-    images = {
-        "development": tags.development_tags(event, existing) if runs(DEVELOPMENT) else [],
-        "production": tags.production_tags(event) if runs(PRODUCTION) else [],
-    }
+    decided = decisions.decide(graph, event, failed)
+    # What a job is for shows in the session that it runs first.
+    run = {decision.job.sessions[0] for decision in decided.values() if decision.run}
+    development = names.development_tags(event, existing) if DEVELOPMENT in run else []
+    production = names.production_tags(event) if PRODUCTION in run else []
     release = None
-    if runs(RELEASE) and event.tag is not None:
+    if RELEASE in run and event.tag is not None:
         version = parse_tag(event.tag)
-        release = {"tag": version.tag, "prerelease": version.is_prerelease}
+        release = Release(version.tag, version.is_prerelease)
     return Plan(
         event=event,
-        decisions=found,
-        images={kind: tags.references(settings.image, names) for kind, names in images.items()},
-        labels=tags.labels(event, created),
+        decisions=decided,
+        images={
+            "development": names.references(settings.image, development),
+            "production": names.references(settings.image, production),
+        },
+        labels=names.labels(event, created),
         release=release,
+    )
+
+
+def plan_of(options: EventOptions, env: Mapping[str, str], root: Path = ROOT) -> Plan:
+    """The plan that options and environment ask for; see :func:`make_plan`."""
+    graph = workflow.load(root)
+    event = find_event(options, env, root)
+    return make_plan(
+        graph,
+        event,
+        load(env, root),
+        failed=options.failed,
+        existing=git.every_tag(root) if event.tag is not None else [],
+        created=git.commit_time(root),
     )
 
 
@@ -260,12 +277,11 @@ _COLOURS = {
 def mermaid(plan: Plan) -> str:
     """The graph as a Mermaid flow chart, each job coloured by what becomes of it."""
     lines = ["graph TB"]
-    for name, found in plan.decisions.items():
-        matrix = found.job.matrix.expand()
-        count = f" x {len(matrix)}" if matrix else ""
-        lines.append(f'    {name}["{name}{count}"]:::{found.result}')
-    for name, found in plan.decisions.items():
-        lines += [f"    {other} --> {name}" for other in found.job.needs]
+    for name, decision in plan.decisions.items():
+        count = f" x {len(decision.job.matrix)}" if decision.job.matrix else ""
+        lines.append(f'    {name}["{name}{count}"]:::{decision.result}')
+    for name, decision in plan.decisions.items():
+        lines += [f"    {other} --> {name}" for other in decision.job.needs]
     lines += [f"    classDef {result} {style}" for result, style in _COLOURS.items()]
     return "\n".join(lines) + "\n"
 
@@ -277,62 +293,53 @@ def show(plan: Plan) -> None:
     forced = ", force_build" if event.force_build else ""
     console.say(f"{event.name} of {event.ref}{fork}{forced} at {event.short_sha}")
     rows = []
-    for name, found in plan.decisions.items():
-        legs = len(found.job.matrix.expand())
-        state = ("fails" if found.result == decisions.FAILURE else "runs") if found.run else "-"
-        rows.append((name, f"{state} x {legs}" if found.run and legs else state, found.reason))
+    for name, decision in plan.decisions.items():
+        state = {"success": "runs", "failure": "fails", "skipped": "-"}[decision.result]
+        count = len(decision.job.matrix) if decision.run else 0
+        rows.append((name, f"{state} x {count}" if count else state, decision.reason))
     console.table(("job", "plan", "why"), rows)
-    for name, found in plan.decisions.items():
-        if found.run and found.job.matrix.expand():
-            values = [", ".join(map(str, row.values())) for row in found.job.matrix.expand()]
+    for name, decision in plan.decisions.items():
+        if decision.run and decision.job.matrix:
+            values = [", ".join(map(str, row.values())) for row in decision.job.matrix]
             console.say(f"{name} runs for: {'; '.join(values)}")
     for kind, references in plan.images.items():
         console.say(f"{kind} image: {' '.join(references) or 'none'}")
     if plan.release:
-        kind = "prerelease" if plan.release["prerelease"] else "release"
-        console.say(f"release: {plan.release['tag']} ({kind})")
+        kind = "prerelease" if plan.release.prerelease else "release"
+        console.say(f"release: {plan.release.tag} ({kind})")
     else:
         console.say("release: none")
     for key, value in plan.labels.items():
         console.say(f"label {key}: {value}")
 
 
-def plan_of(given: argparse.Namespace, env: Mapping[str, str], root: Path = ROOT) -> Plan:
-    """The plan that options and environment ask for; see :func:`make_plan`."""
-    graph = workflow.load(root)
-    event = find_event(given, env, root)
-    existing = git.every_tag(root) if event.tag is not None else []
-    created = git.commit_time(root)
-    return make_plan(
-        graph,
-        event,
-        load(env, root),
-        failed=given.failed,
-        existing=existing,
-        created=created,
-    )
+@dataclass(frozen=True)
+class Options(EventOptions):
+    """The event, and the form of the answer."""
+
+    json: bool
+    mermaid: bool
 
 
-def work(given: argparse.Namespace) -> int:
+def work(options: Options) -> None:
     """Print the plan."""
-    plan = plan_of(given, os.environ)
-    if given.json:
+    plan = plan_of(options, os.environ)
+    if options.json:
         console.emit_json(plan.to_json())
-    elif given.mermaid:
+    elif options.mermaid:
         print(mermaid(plan), end="")
     else:
         show(plan)
-    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """``python -m tools.workflow.plan``."""
-    made = cli.parser("plan", "Tell which jobs an event would run, and why; nothing is run.")
-    add_event_options(made)
-    form = made.add_mutually_exclusive_group()
+    parser = cli.parser("plan", "Tell which jobs an event would run, and why; nothing is run.")
+    add_event_options(parser)
+    form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object on stdout")
     form.add_argument("--mermaid", action="store_true", help="the graph as Mermaid on stdout")
-    return cli.main(made, argparse.Namespace, work, arguments)
+    return cli.main(parser, Options, work, arguments)
 
 
 if __name__ == "__main__":
