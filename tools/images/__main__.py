@@ -54,13 +54,12 @@ def check(plan: BuildPlan, context: Context) -> BuildPlan:
         PipelineError: The engine or the builder cannot be used.
     """
     with ThreadPoolExecutor(2) as pool:
-        waiting = pool.submit(engine.find_engine)
+        found = pool.submit(engine.find_engine)
         builder = pool.submit(engine.find_builder, plan.builder)
         sent = build.measure_context(context.root)
     console.say(f"build context: {console.human_size(sent.size)} in {sent.files} files")
     build.check_context(sent, context.settings.context_limit)
-    engine.check_buildx(waiting.result())
-    return build.fit_to_builder(plan, waiting.result(), builder.result())
+    return build.fit_to_builder(plan, found.result(), builder.result())
 
 
 def logins(plan: BuildPlan, context: Context) -> list[Login]:

@@ -30,23 +30,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Runner:
-    """Runs containers of one image, each removed whatever happens.
-
-    Attributes:
-        client: The engine.
-        janitor: Who removes them if we cannot.
-        reference: Id of the image.
-        digest: Its digest in the registry.
-        limit: Seconds that one container may take.
-        sealed: Whether it runs read-only, without capabilities and new privileges.
-    """
+    """Runs containers of one image, each removed whatever happens."""
 
     client: DockerClient
-    janitor: Janitor
-    reference: str
-    digest: str
-    limit: float
-    sealed: bool = False
+    janitor: Janitor  # who removes them if we cannot
+    reference: str  # id of the image
+    digest: str  # its digest in the registry
+    limit: float  # seconds that one container may take
+    sealed: bool = False  # read-only, without capabilities and new privileges
 
     def run(self, *command: str) -> tuple[int, str]:
         """Run the image's entrypoint with a command, to its end; exit code and output.

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from msgspec import Struct
+from packaging.version import Version
 
 from tools.core import process
 from tools.core.errors import PipelineError
@@ -25,18 +26,13 @@ NO_PERMISSION = Failure(
 
 @dataclass(frozen=True)
 class Engine:
-    """What an engine says of itself.
-
-    Attributes:
-        version: Of the server.
-        containerd_store: Whether it keeps images in containerd's store, and so can hold
-            and push indexes and attestations by itself.
-        buildx: Version of the buildx plugin, ``0.13.1``; empty if there is none.
+    """What an engine says of itself; with containerd's store it can hold and push indexes
+    and attestations by itself.
     """
 
     version: str
     containerd_store: bool
-    buildx: str
+    buildx: str  # version of the plugin
 
 
 @dataclass(frozen=True)
@@ -84,7 +80,7 @@ def find_engine(env: Mapping[str, str] | None = None) -> Engine:
     """Ask the engine that ``docker`` would use.
 
     Raises:
-        PipelineError: There is no client, no engine, or no permission.
+        PipelineError: No client, no engine, no permission, no buildx or too old a one.
     """
     env = os.environ if env is None else env
     command = ["docker", "info", "--format", "{{json .}}"]
@@ -96,28 +92,21 @@ def find_engine(env: Mapping[str, str] | None = None) -> Engine:
     if info.server_errors or not info.server_version:
         raise unreachable("\n".join([*(info.server_errors or ()), done.stderr]), env)
     plugins = (info.client_info and info.client_info.plugins) or ()
-    versions = "".join(plugin.version for plugin in plugins if plugin.name == "buildx")
-    number = re.search(r"\d+\.\d+(\.\d+)?", versions)
-    store = ("driver-type", "io.containerd.snapshotter.v1") in (info.driver_status or ())
-    return Engine(info.server_version, store, number.group() if number else "")
-
-
-def check_buildx(engine: Engine) -> None:
-    """Refuse an engine's client without buildx, or with one that is too old (PipelineError)."""
-    if not engine.buildx:
+    texts = "".join(plugin.version for plugin in plugins if plugin.name == "buildx")
+    buildx = re.search(r"\d+\.\d+(\.\d+)?", texts)
+    if buildx is None:
         remedy = "Install it (Debian and Ubuntu: docker-buildx or docker-buildx-plugin)."
         raise PipelineError("Docker has no buildx plugin.", remedy)
-    numbers, least = ([int(n) for n in v.split(".")] for v in (engine.buildx, LEAST_BUILDX))
-    if numbers < least:
+    if Version(buildx.group()) < Version(LEAST_BUILDX):
         remedy = f"Install version {LEAST_BUILDX} or newer."
-        raise PipelineError(f"buildx {engine.buildx} is too old.", remedy)
+        raise PipelineError(f"buildx {buildx.group()} is too old.", remedy)
+    store = ("driver-type", "io.containerd.snapshotter.v1") in (info.driver_status or ())
+    return Engine(info.server_version, store, buildx.group())
 
 
 def find_builder(name: str = "", env: Mapping[str, str] | None = None) -> Builder:
-    """The builder called ``name``, or the one that is current.
-
-    Raises:
-        PipelineError: There is none of that name, or it cannot be reached.
+    """The builder called ``name``, or the one that is current (PipelineError: it cannot be
+    used).
     """
     command = ["docker", "buildx", "inspect", *([name] if name else [])]
     done = process.run(command, env=env, check=False, timeout=60)

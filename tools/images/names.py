@@ -1,7 +1,7 @@
 """An event's image tags and OCI labels (pure).
 
-Rules: ``docs/images.md``. Grammar of a tag: OCI distribution specification,
-"Pulling manifests".
+A git tag that is not a version is a UsageError. Rules: ``docs/images.md``. Grammar of a
+tag: OCI distribution specification, "Pulling manifests".
 """
 
 from __future__ import annotations
@@ -56,11 +56,7 @@ def floating_tags(new: TagVersion, existing: Iterable[TagVersion]) -> list[str]:
 
 
 def primary_tag(event: Event) -> str:
-    """The tag that names the event itself: branch, ``pr-123`` or version tag.
-
-    Raises:
-        UsageError: The git tag is not a version.
-    """
+    """The tag that names the event itself: branch, ``pr-123`` or version tag."""
     if event.pull_request is not None:
         return f"pr-{event.pull_request}"
     if event.tag is not None:
@@ -73,10 +69,7 @@ def development_tags(event: Event, existing: Iterable[str] = ()) -> list[str]:
 
     Args:
         event: What triggered us.
-        existing: The repository's git tags, those that are not versions included.
-
-    Raises:
-        UsageError: The git tag is not a version.
+        existing: The repository's git tags, of whatever form.
     """
     tags = [primary_tag(event)]
     if event.tag is not None:
@@ -89,11 +82,7 @@ def development_tags(event: Event, existing: Iterable[str] = ()) -> list[str]:
 
 
 def production_tags(event: Event) -> list[str]:
-    """Tags of the production image: ``main-prod``, ``v1.2.3-prod``, ``prod``.
-
-    Raises:
-        UsageError: The git tag is not a version.
-    """
+    """Tags of the production image: ``main-prod``, ``v1.2.3-prod``, ``prod``."""
     return [f"{primary_tag(event)}-prod", *(["prod"] if event.on_default_branch else [])]
 
 

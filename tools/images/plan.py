@@ -23,60 +23,34 @@ PUSH, LOAD, OCI = "push", "load", "oci"
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line asks for.
+    """What the command line asks for."""
 
-    Attributes:
-        image: ``development`` or ``production``.
-        push: Push, or never; None: as the event says.
-        output: ``oci`` for an archive.
-        dry_run: Print the plan, build nothing.
-        json: Print plan or record as JSON.
-    """
-
-    image: str
-    push: bool | None = None
-    output: str | None = None
+    image: str  # development or production
+    push: bool | None = None  # push, or never; None: as the event says
+    output: str | None = None  # "oci" for an archive
     dry_run: bool = False
     json: bool = False
 
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """All that decides a build.
+    """All that decides a build."""
 
-    Attributes:
-        image: ``development`` or ``production``: also the Dockerfile's stage to build.
-        references: Full references that name the result.
-        labels: OCI labels.
-        platforms: ``linux/amd64``, ...; several make an index.
-        output: ``push``, ``load`` or ``oci``.
-        reason: Why that output.
-        archive: Where an OCI archive goes.
-        wheels: Files that the production image installs.
-        build_args: Build arguments.
-        cache_from: ``--cache-from`` values.
-        cache_to: ``--cache-to`` values.
-        builder: Name of the builder; empty for the current one.
-        provenance: Whether provenance is attested.
-        ca_certificates: The certificate bundle handed in as a build secret, if any.
-        created: Seconds since the epoch that stand in the image (``SOURCE_DATE_EPOCH``).
-    """
-
-    image: str
-    references: tuple[str, ...]
+    image: str  # development or production: also the Dockerfile's stage to build
+    references: tuple[str, ...]  # full references that name the result
     labels: Mapping[str, str]
-    platforms: tuple[str, ...]
-    output: str
-    reason: str
-    archive: str = ""
-    wheels: tuple[str, ...] = ()
+    platforms: tuple[str, ...]  # linux/amd64, ...; several make an index
+    output: str  # push, load or oci
+    reason: str  # why that output
+    archive: str = ""  # where an OCI archive goes
+    wheels: tuple[str, ...] = ()  # files that the production image installs
     build_args: Mapping[str, str] = field(default_factory=dict)
     cache_from: tuple[str, ...] = ()
     cache_to: tuple[str, ...] = ()
-    builder: str = ""
-    provenance: bool = True
-    ca_certificates: str = ""
-    created: int = 0
+    builder: str = ""  # empty for the current one
+    provenance: bool = True  # whether it is attested
+    ca_certificates: str = ""  # the bundle that is handed in as a build secret
+    created: int = 0  # seconds since the epoch that stand in the image
 
 
 def is_published(image: str, event: Event) -> bool:
@@ -94,12 +68,7 @@ def is_published(image: str, event: Event) -> bool:
 def choose_output(
     options: Options, event: Event, may_push: Callable[[], str]
 ) -> tuple[str, str]:
-    """Where the image goes, and why.
-
-    Args:
-        options: What the command line asks for.
-        event: What triggered us.
-        may_push: Says why a push is possible; nothing if it is not.
+    """Where the image goes, and why; ``may_push`` says why a push is possible, if it is.
 
     Raises:
         UsageError: A push is asked for where nothing is published.
@@ -123,11 +92,7 @@ def choose_output(
 
 
 def push_right(settings: Settings, actor: str) -> str:
-    """Why we may push without being asked to: a token, or a local registry without login.
-
-    Raises:
-        PipelineError: The local registry does not answer.
-    """
+    """Why we may push without being asked to: a token, or a local registry without login."""
     if settings.gh_token:
         return f"there is a login for {settings.registry}"
     if is_loopback(settings.registry):
@@ -174,10 +139,8 @@ def base_image(settings: Settings, root: Path) -> str:
 
 
 def find_wheels(root: Path, version: str) -> tuple[str, ...]:
-    """Wheels of ``mlc_llm`` of exactly this version in ``dist/`` that Linux can install.
-
-    Raises:
-        UsageError: There is none.
+    """Wheels of ``mlc_llm`` of exactly this version in ``dist/`` that Linux can install
+    (UsageError if there are none).
     """
     wheels: dict[str, Path] = {}
     others = set()

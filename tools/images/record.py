@@ -14,31 +14,18 @@ IMAGES = tuple(SESSIONS)
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """What was built.
+    """What was built."""
 
-    Attributes:
-        image: ``development`` or ``production``.
-        name: ``registry/owner/name``.
-        digest: Of the index or manifest: ``sha256:...``.
-        tags: Full references.
-        platforms: ``linux/amd64``, ...
-        size: Bytes: compressed layers where pushed, else as the engine or the file says.
-        output: ``push``, ``load`` or ``oci``.
-        version: PEP 440 version of the commit it was built from.
-        revision: The commit.
-        archive: The OCI archive, relative to the checkout, where that is the output.
-    """
-
-    image: str
-    name: str
-    digest: str
-    tags: tuple[str, ...]
-    platforms: tuple[str, ...]
-    size: int
-    output: str
-    version: str
-    revision: str
-    archive: str = ""
+    image: str  # development or production
+    name: str  # registry/owner/name
+    digest: str  # of the index or manifest: sha256:...
+    tags: tuple[str, ...]  # full references
+    platforms: tuple[str, ...]  # linux/amd64, ...
+    size: int  # bytes: compressed layers where pushed, else as the engine or the file says
+    output: str  # push, load or oci
+    version: str  # PEP 440 version of the commit it was built from
+    revision: str  # the commit
+    archive: str = ""  # the OCI archive, relative to the checkout, where that is the output
 
     @property
     def reference(self) -> str:

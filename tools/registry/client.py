@@ -31,15 +31,10 @@ HUB_NAMES = {"docker.io", "index.docker.io", HUB}
 
 
 class RegistryError(PipelineError):
-    """The registry answered with something unexpected.
+    """The registry answered with something unexpected."""
 
-    Attributes:
-        status: The HTTP status; 0 without a response.
-        said: The registry's own words: ``MANIFEST_UNKNOWN: manifest unknown``.
-    """
-
-    status = 0
-    said = ""
+    status = 0  # the HTTP status; 0 without a response
+    said = ""  # the registry's own words: MANIFEST_UNKNOWN: manifest unknown
 
 
 class NotFound(RegistryError):
@@ -70,15 +65,10 @@ _REFUSALS = {
 
 @dataclass(frozen=True)
 class Answer:
-    """How a registry answers its base address.
+    """How a registry answers its base address."""
 
-    Attributes:
-        challenge: ``bearer``, ``basic``, or empty where no login is asked for.
-        login: Whether our login was accepted; None if there was nothing to try.
-    """
-
-    challenge: str
-    login: bool | None
+    challenge: str  # bearer, basic, or empty where no login is asked for
+    login: bool | None  # whether ours was accepted; None if there was nothing to try
 
 
 class _Body(Struct):

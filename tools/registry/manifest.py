@@ -51,19 +51,11 @@ def is_loopback(host: str) -> bool:
 
 
 class Descriptor(Struct, frozen=True, rename="camel"):
-    """Points at content by digest.
+    """Points at content by digest."""
 
-    Attributes:
-        digest: ``algorithm:hex``.
-        media_type: What the content is.
-        size: Bytes of the content.
-        artifact_type: Kind of artifact, where the descriptor says it.
-        annotations: Free text by name.
-    """
-
-    digest: Annotated[str, Meta(pattern=_DIGEST)]
+    digest: Annotated[str, Meta(pattern=_DIGEST)]  # algorithm:hex
     media_type: str = ""
-    size: Annotated[int, Meta(ge=0)] = 0
+    size: Annotated[int, Meta(ge=0)] = 0  # bytes of the content
     artifact_type: str | None = None
     annotations: dict[str, str] | None = None
 
@@ -89,19 +81,12 @@ class _Content(Struct, rename="camel"):
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest or index that was read.
+    """A manifest or index that was read."""
 
-    Attributes:
-        descriptor: Its own digest, media type and size.
-        children: The manifests of an index; empty for a manifest.
-        subject: The manifest that this one refers to (OCI 1.1), if any.
-        blobs: Configuration and layers of a manifest, each digest once; none of an index.
-    """
-
-    descriptor: Descriptor
-    children: tuple[Descriptor, ...] = ()
-    subject: Descriptor | None = None
-    blobs: tuple[Descriptor, ...] = ()
+    descriptor: Descriptor  # its own digest, media type and size
+    children: tuple[Descriptor, ...] = ()  # the manifests of an index
+    subject: Descriptor | None = None  # the manifest that this one refers to (OCI 1.1)
+    blobs: tuple[Descriptor, ...] = ()  # configuration and layers, each digest once
 
     @property
     def is_index(self) -> bool:
