@@ -10,7 +10,6 @@ import atexit
 import hashlib
 import os
 import sys
-from importlib import metadata
 from pathlib import Path
 
 import nox
@@ -37,6 +36,14 @@ CONSTRAINTS = Path("constraints.txt")
 # Percent of lines and branches; 90 were measured, the rest is room for what a killed
 # process cannot report.
 LEAST_COVERAGE = 88
+# A package that cannot be looked up is not clean (--strict).
+AUDITS = (
+    "pip-audit --requirement constraints.txt --no-deps --disable-pip --strict",
+    "bandit --quiet --recursive --configfile pyproject.toml --severity-level medium"
+    " tools .ci docker noxfile.py",
+    "zizmor --offline --no-progress --persona pedantic .github",
+    "hadolint Dockerfile",
+)
 FAILURES: list[int | None] = []
 # nox hands one set of arguments to every session of a run: with requires=, the tag of
 # `nox -s release -- v1.0.0` would reach lint too. So CI's order applies where it is asked
@@ -87,7 +94,7 @@ def exit_with_usage_error() -> None:
 
 @nox.session(python=PYTHON, allow_parallel=True)
 def lint(session: nox.Session) -> None:
-    """black, isort, flake8, mypy, hadolint and the workflow's linters; --fix, --all."""
+    """black, isort, flake8, mypy, import-linter, hadolint, zizmor, ...; --fix, --all."""
     tool(session, "lint", "lint")
 
 
@@ -160,8 +167,6 @@ def release(session: nox.Session) -> None:
 @nox.session(python=PYTHON, default=False)
 def doctor(session: nox.Session) -> None:
     """Find out what is wrong before it costs a run: --for SESSION, --json."""
-    # The nox that runs is known here; starting another to ask it would take long.
-    session.env["PIPELINE_NOX"] = metadata.version("nox")
     tool(session, "doctor", "doctor")
 
 
@@ -180,13 +185,36 @@ def notify(session: nox.Session) -> None:
 @nox.session(python=PYTHON, default=False)
 def coverage(session: nox.Session) -> None:
     """Upload the coverage of the tests to Codecov; does nothing without CODECOV_TOKEN."""
-    tool(session, "coverage", "coverage_upload")
+    # The token and the commit it reads from the environment.
+    command = ["codecovcli", "upload-process", "--disable-search", "--file=coverage.xml"]
+    command += ["--flag=tests", "--fail-on-error"]
+    if "--dry-run" in session.posargs:
+        session.log(" ".join(command))
+    elif not os.environ.get("CODECOV_TOKEN"):
+        session.log("nothing to do: CODECOV_TOKEN is not set")
+    else:
+        prepare(session, "coverage")
+        session.run(*command)
 
 
 @nox.session(python=PYTHON, default=False)
 def audit(session: nox.Session) -> None:
-    """Known weaknesses: packages, code, workflows, Dockerfile; an SBOM of the image."""
-    tool(session, "audit", "audit")
+    """Known weaknesses: packages (pip-audit), code (bandit), workflows, Dockerfile."""
+    prepare(session, "audit")
+    failed = []
+    for command in AUDITS:
+        try:
+            session.run(*command.split())
+        except CommandFailed:
+            failed.append(command.split()[0])
+    if failed:
+        session.error(f"not clean: {', '.join(failed)}")
+
+
+@nox.session(python=PYTHON, default=False)
+def sbom(session: nox.Session) -> None:
+    """List what is in the production image: dist/production.cdx.json (CycloneDX)."""
+    tool(session, "sbom", "images.sbom")
 
 
 @nox.session(python=PYTHON, default=False)

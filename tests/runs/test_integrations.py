@@ -1,4 +1,4 @@
-"""Optional integrations: Slack, Codecov, the audit. Inert without their secret."""
+"""Optional integration with Slack. Inert without its secret."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.runs.test_summary import record
-from tools import audit, coverage_upload
-from tools.audit import CLEAN, FINDINGS, NOT_RUN, Check, Outcome
 from tools.core.secrets import Secret
-from tools.repo.event import Event
 from tools.runs import notify
 from tools.runs.record import write
 
@@ -100,102 +97,3 @@ def test_inert_without_secret(capsys, tmp_path, monkeypatch):
     """Without their secrets the sessions do nothing and say so."""
     assert notify.main([]) == 0
     assert "SLACK_WEBHOOK_URL is not set" in capsys.readouterr().err
-    assert coverage_upload.main([]) == 0
-    assert "CODECOV_TOKEN is not set" in capsys.readouterr().err
-
-
-# -- Codecov ----------------------------------------------------------------------------
-
-
-def test_codecov_command(tmp_path):
-    """The uploader is told the very commit and report; the token is not in its arguments."""
-    event = Event("push", "refs/heads/main", "a" * 40, repository="o/n")
-    command = coverage_upload.upload_command(event, coverage_upload.REPORT)
-    assert command[:2] == ["codecovcli", "upload-process"]
-    assert command[command.index("--sha") + 1] == "a" * 40
-    assert command[command.index("--branch") + 1] == "main"
-    pull = Event("pull_request", "refs/pull/3/merge", pull_request=3, head_ref="fix")
-    command = coverage_upload.upload_command(pull, coverage_upload.REPORT)
-    assert command[command.index("--pr") + 1] == "3"
-    assert not any("token" in word for word in command)
-    assert coverage_upload.environment({}, "t")["CODECOV_TOKEN"] == "t"
-
-
-def test_codecov_without_a_report(tmp_path, monkeypatch, capsys):
-    """With a token but without a report, the remedy is named."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CODECOV_TOKEN", "token-of-the-test")
-    assert coverage_upload.main([]) == 2
-    assert "Run nox -s tests first" in capsys.readouterr().err
-
-
-def test_the_uploader_gets_the_token_by_environment(tmp_path, monkeypatch, capsys):
-    """A stand-in uploader sees the token in its environment; nobody sees it in the output."""
-    program = tmp_path / "codecovcli"
-    program.write_text('#!/bin/sh\necho "token: $CODECOV_TOKEN, arguments: $@"\n')
-    program.chmod(0o755)
-    (tmp_path / "coverage.xml").write_text("<coverage/>")
-    monkeypatch.setattr(coverage_upload, "REPORT", tmp_path / "coverage.xml")
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setenv("CODECOV_TOKEN", "token-of-the-test")
-    assert coverage_upload.main([]) == 0
-    said = capsys.readouterr().err
-    assert "token: ***, arguments: upload-process" in said and "token-of-the-test" not in said
-
-
-# -- audit ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("listed", "state", "says"),
-    [
-        ([{"name": "a", "version": "1", "vulns": []}], CLEAN, ""),
-        (
-            [
-                {
-                    "name": "a",
-                    "version": "1",
-                    "vulns": [{"id": "PYSEC-1", "fix_versions": ["2"]}],
-                }
-            ],
-            FINDINGS,
-            "a 1: PYSEC-1, fixed in 2",
-        ),
-        ([{"name": "a", "skip_reason": "x"}], NOT_RUN, "no advisories"),
-        (
-            [{"name": "a", "skip_reason": "x"}, {"name": "b", "version": "1", "vulns": []}],
-            CLEAN,
-            "not looked up: a",
-        ),
-    ],
-)
-def test_advisories(listed, state, says):
-    """Packages that could not be looked up never pass for clean ones."""
-    found = audit.judge_advisories(json.dumps({"dependencies": listed}))
-    assert found.state == state and says in found.text
-
-
-@pytest.mark.parametrize(
-    ("state", "only", "ci", "failure"),
-    [
-        (CLEAN, [], True, False),
-        (FINDINGS, [], False, True),
-        (NOT_RUN, [], False, False),
-        (NOT_RUN, [], True, True),
-        (NOT_RUN, ["x"], False, True),
-    ],
-)
-def test_what_fails_the_audit(state, only, ci, failure):
-    """Findings fail it; what could not be looked at fails it in CI, or when asked for."""
-    check = Check("x", "", lambda root: Outcome(state))
-    assert audit.is_failure(check, Outcome(state), only, ci) is failure
-
-
-def test_all_findings_are_shown(monkeypatch, capsys):
-    """One check's findings do not hide another's."""
-    checks = [Check(n, n, lambda root, n=n: Outcome(FINDINGS, f"found by {n}")) for n in "ab"]
-    monkeypatch.setattr(audit, "CHECKS", checks)
-    monkeypatch.setattr(audit, "chosen", lambda only: checks)
-    assert audit.main([]) == 1
-    said = capsys.readouterr().err
-    assert "found by a" in said and "found by b" in said and "not clean: a, b" in said

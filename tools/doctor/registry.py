@@ -1,121 +1,78 @@
-"""The doctor's checks of registries: reachable, login, right to push."""
+"""Checks of registries: they answer, accept the login, and let us push."""
 
 from __future__ import annotations
 
-from tools.doctor.base import (
-    Check,
-    Result,
-    Subject,
-    from_error,
-    not_applicable,
-    ok,
-    problem,
-    warning,
-)
+from tools.core.errors import PipelineError
+from tools.core.secrets import Secret
+from tools.doctor.base import Caution, Check, Skipped, Subject
 from tools.images import login
-from tools.registry import client as registry
-from tools.registry import manifest as oci
+from tools.registry import client
 from tools.registry.client import Answer, Forbidden, Registry, Unauthorised
+from tools.registry.manifest import is_loopback
 
 PUSHES = frozenset({"docker_dev", "prod_image", "pipeline", "cleanup"})
 
 
-def _client(subject: Subject) -> Registry:
-    """The registry of the settings; it insists on nothing, as time is short here."""
-    name, password = registry.login(subject.settings, _actor(subject))
-    return Registry(
-        subject.settings.registry,
-        name,
-        password,
-        ca_certificates=subject.settings.ca_certificates,
-        retries=0,
-    )
+def connect(subject: Subject, host: str, user: str, password: Secret) -> Registry:
+    """A registry that is asked once, as time is short here."""
+    bundle = subject.settings.ca_certificates
+    return Registry(host, user, password, ca_certificates=bundle, retries=0, timeout=8)
 
 
-def _actor(subject: Subject) -> str:
-    return subject.env.get("GITHUB_ACTOR", "")
+def ours(subject: Subject) -> tuple[Registry, Answer]:
+    """The registry of the settings, and how it answers (Unreachable if it does not)."""
+    user, password = client.login(subject.settings, subject.env.get("GITHUB_ACTOR", ""))
+    registry = connect(subject, subject.settings.registry, user, password)
+    return registry, registry.answer()
 
 
-def _answer(subject: Subject) -> Answer:
-    found: Answer = subject.once("registry", lambda: _client(subject).answer())
-    return found
-
-
-def check_registry(subject: Subject) -> Result:
-    """The registry answers."""
-    found = _answer(subject)
-    host = subject.settings.registry
-    asks = f"asks for a login ({found.challenge})" if found.challenge else "asks for no login"
-    return ok(f"{host} answers and {asks}.", host)
-
-
-def check_login(subject: Subject) -> Result:
-    """The registry accepts our login."""
-    found, host = _answer(subject), subject.settings.registry
-    if not found.challenge:
-        return not_applicable(f"{host} asks for no login.", host)
-    if found.login is None:
-        return warning(
+def check_login(subject: Subject) -> str:
+    """The registry answers, and accepts our login."""
+    host, found = subject.settings.registry, subject.get(ours)[1]
+    if found.login is False:
+        raise login.explain(host, "unauthorized")
+    if found.challenge and found.login is None:
+        raise Caution(
             f"There is no login for the registry {host}: images are kept here, not pushed.",
             "Set GH_TOKEN to a token with write:packages.",
-            "GH_TOKEN",
         )
-    if not found.login:
-        return from_error(login.explain(host, "unauthorized"), host)
-    return ok(f"{host} accepts the login.", host)
+    return f"{host} {'accepts the login' if found.login else 'asks for no login'}."
 
 
-def check_push(subject: Subject) -> Result:
+def check_push(subject: Subject) -> str:
     """We may push to the image's repository; nothing is pushed."""
-    answer, settings = _answer(subject), subject.settings
-    if answer.challenge and not answer.login:
-        return not_applicable("Without a login nothing is pushed.", settings.image)
-    if not answer.challenge and not oci.is_loopback(settings.registry):
-        return not_applicable("Without a login nothing is pushed.", settings.image)
+    (registry, found), settings = subject.get(ours), subject.settings
+    if not (found.login or (not found.challenge and is_loopback(settings.registry))):
+        raise Skipped("Without a login nothing is pushed.")
     try:
-        _client(subject).check_push(settings.image_name)
-    except (Forbidden, Unauthorised):
-        # Some registries answer 401 where an accepted login lacks a right.
-        why = "denied" if answer.login else "unauthorized"
-        return from_error(login.explain(settings.registry, why), settings.image)
-    return ok(f"We may push to {settings.image}.", settings.image)
+        registry.check_push(settings.image_name)
+    except (Forbidden, Unauthorised) as error:  # 401 where an accepted login lacks a right
+        raise login.explain(settings.registry, "denied") from error
+    return f"We may push to {settings.image}."
 
 
-def check_hub(subject: Subject) -> Result:
+def check_hub(subject: Subject) -> str:
     """Docker Hub accepts the login, where there is one."""
-    settings = subject.settings
-    given = [bool(settings.docker_hub_username), bool(settings.docker_hub_token)]
-    variables = "DOCKER_HUB_USERNAME, DOCKER_HUB_TOKEN"
-    if not any(given):
-        return not_applicable("Nothing is copied to Docker Hub: no login is set.", variables)
-    if not all(given):
-        missing = ("DOCKER_HUB_USERNAME", "DOCKER_HUB_TOKEN")[given.index(False)]
-        return problem(
+    user, token = subject.settings.docker_hub_username, subject.settings.docker_hub_token
+    hub = login.hub_login(subject.settings)
+    if hub is None and (user or token):
+        missing = "DOCKER_HUB_USERNAME" if token else "DOCKER_HUB_TOKEN"
+        raise PipelineError(
             f"Only one half of the login for Docker Hub is set: {missing} is missing.",
             f"Set {missing} too, or unset the other.",
-            variables,
         )
-    hub = login.hub_login(settings)
-    assert hub is not None
-    client = Registry(
-        hub.host,
-        hub.username,
-        hub.password,
-        ca_certificates=settings.ca_certificates,
-        retries=0,
-    )
-    if client.answer().login is False:
-        return problem(
+    if hub is None:
+        raise Skipped("Nothing is copied to Docker Hub: no login is set.")
+    if connect(subject, hub.host, hub.username, hub.password).answer().login is False:
+        raise PipelineError(
             f"The registry {hub.host} refused the login.",
             "Check DOCKER_HUB_USERNAME, and that DOCKER_HUB_TOKEN has not expired.",
-            variables,
         )
-    return ok(f"{hub.host} accepts the login.", hub.host)
+    return f"{hub.host} accepts the login."
 
 
 CHECKS = (
-    Check("registry", "answers", check_registry, PUSHES, ("settings",)),
-    Check("registry login", "is accepted", check_login, PUSHES, ("registry",)),
-    Check("push right", "nothing is pushed", check_push, PUSHES, ("registry login",)),
-    Check("docker hub", "accepts its login", check_hub, PUSHES, ("settings",)),
+    Check("registry login", check_login, PUSHES),
+    Check("push right", check_push, PUSHES),
+    Check("docker hub", check_hub, PUSHES),
 )

@@ -89,11 +89,11 @@ def _reset(response: BaseHTTPResponse) -> float:
     return LIMIT_WAIT
 
 
-def policy(settings: Settings) -> Policy:
-    """What is tried again, within ``GITHUB_TIME_LIMIT``."""
+def policy(settings: Settings, attempts: int = ATTEMPTS) -> Policy:
+    """What is tried again, and how often, within ``GITHUB_TIME_LIMIT``."""
     return Policy(
         Budget(settings.github_time_limit),
-        total=ATTEMPTS,
+        total=attempts,
         backoff_factor=0.5,
         backoff_jitter=0.5,
         status_forcelist=[408, 429, *range(500, 600)],
@@ -103,21 +103,28 @@ def policy(settings: Settings) -> Policy:
     )
 
 
-def connect(settings: Settings, between_writes: float = 1.0) -> Github:
+def connect(
+    settings: Settings,
+    between_writes: float = 1.0,
+    attempts: int = ATTEMPTS,
+    timeout: int = TIMEOUT,
+) -> Github:
     """GitHub as the settings name it, with their token (anonymous without one).
 
     Args:
         settings: Address, token, certificates, time limit.
         between_writes: Seconds between two changes: GitHub allows 180 deletes a minute.
+        attempts: How often a request is tried again.
+        timeout: Seconds without a sign of life after which a request has failed.
     """
     return Github(
         auth=Auth.Token(settings.gh_token.reveal()) if settings.gh_token else None,
         base_url=settings.github_api_url,
         user_agent=USER_AGENT,
-        timeout=TIMEOUT,
+        timeout=timeout,
         verify=str(settings.ca_path) if settings.ca_path else True,
         per_page=PER_PAGE,
-        retry=policy(settings),
+        retry=policy(settings, attempts),
         seconds_between_requests=0,
         seconds_between_writes=between_writes,
         lazy=True,  # nothing is asked before it is needed

@@ -86,7 +86,7 @@ def work(_options: Options) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """``python -m tools.images.sbom``."""
-    parser = cli.parser("audit", "List what is in the production image.")
+    parser = cli.parser("sbom", "List what is in the production image.")
     return cli.main(parser, Options, work, arguments)
 
 

@@ -21,7 +21,7 @@ from tools.workflow.values import Value
 
 IMAGE_SESSIONS = frozenset({"docker_dev", "docker_test", "prod_image"})
 # These tell of a run on Actions, or only look: here the run tells of itself.
-LEFT_TO_CI = frozenset({"summary", "notify", "coverage", "audit"})
+LEFT_TO_CI = frozenset({"summary", "notify", "coverage", "audit", "sbom"})
 # These cannot even look without a token.
 TOKEN_SESSIONS = frozenset({"cleanup"})
 # Given to a session in place of what it would change outside of this machine.
