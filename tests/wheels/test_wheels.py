@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,12 @@ from filelock import FileLock
 
 from tests.wheels.test_wheels_archive import make_wheel
 from tests.wheels.test_wheels_source import git
+from tools.core import files
 from tools.core.errors import PipelineError, UsageError
 from tools.core.settings import ROOT, load
 from tools.wheels import __main__ as wheels
-from tools.wheels.archive import members, read_wheel, sha256_of
+from tools.wheels import dist
+from tools.wheels.archive import Wheel, WheelsRecord, members, read_wheel
 from tools.wheels.build import choose_installer, repair
 from tools.wheels.source import Source, Tree
 
@@ -79,16 +80,15 @@ def run(folder: Path, *arguments: str, **changes: str) -> subprocess.CompletedPr
     )
 
 
-def plan_for(folder: Path, source: Path | None = None, **changes: Any) -> wheels.Plan:
+def plan_for(folder: Path, source: Path | None = None, **changes: Any) -> wheels.WheelPlan:
     """A plan, as make_plan would decide it."""
-    (folder / "constraints.txt").parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(ROOT / "constraints.txt", folder)
-    chosen = (
-        Source("folder", str(source)) if source else Source("stand-in", str(ROOT / "package"))
-    )
-    plan = wheels.Plan(
-        root=folder, version="1.2.3", commit="c" * 40, created=CREATED, source=chosen, jobs=2,
-        launcher="", installer=choose_installer(os.environ), exclude=(),
+    plan = wheels.WheelPlan(
+        version="1.2.3", commit="c" * 40, source_date_epoch=CREATED,
+        source=Source("folder", str(source)) if source else Source("stand-in", str(ROOT / "package")),
+        jobs=2, compiler_cache="", installer=choose_installer(os.environ), exclude=(),
+        test_requires=(), output=str(folder / "dist"),
     )  # fmt: skip
     return dataclasses.replace(plan, **changes)
 
@@ -104,38 +104,41 @@ def need_compiler() -> None:
 
 
 @pytest.fixture(scope="module")
-def native(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The compiled project, built once: its dist folder and index."""
+def native(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, WheelsRecord]:
+    """The compiled project, built once: its dist folder and record."""
     need_compiler()
     folder = tmp_path_factory.mktemp("native")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "GITHUB_ACTIONS"):
             patch.delenv(name, raising=False)
-        index = wheels.carry_out(plan_for(folder, NATIVE))
-    yield folder / "dist", index
+        record = wheels.build_wheels(plan_for(folder, NATIVE))
+    return folder / "dist", record
 
 
 def test_stand_in_at_a_tag(tmp_path: Path) -> None:
-    """A tag gives wheels of exactly its version, checked, listed and shown; nothing else is
-    left in dist/.
+    """A tag gives wheels of exactly its version, checked, recorded and shown; nothing else is
+    left in dist/; and two builds are the same.
     """
     folder = checkout(tmp_path / "c", "v1.2.3-rc1")
     summary, output = tmp_path / "summary.md", tmp_path / "output"
-    done = run(folder, "--json", GITHUB_STEP_SUMMARY=str(summary), GITHUB_OUTPUT=str(output))
+    done = run(folder, "--json", "--twice", GITHUB_STEP_SUMMARY=str(summary), GITHUB_OUTPUT=str(output))  # fmt: skip
     assert done.returncode == 0, done.stderr
     name = "mlc_llm-1.2.3rc1-py3-none-any.whl"
     assert sorted(p.name for p in (folder / "dist").iterdir()) == [name, "wheels.json"]
-    index = json.loads(done.stdout)
-    assert index == json.loads((folder / "dist" / "wheels.json").read_text())
-    wheel = folder / "dist" / name
-    assert index["version"] == "1.2.3rc1"
-    assert index["commit"] == git(folder, "rev-parse", "HEAD")
-    assert index["wheels"] == [
-        {"name": name, "size": wheel.stat().st_size, "sha256": sha256_of(wheel),
-         "tags": ["py3-none-any"]}
-    ]  # fmt: skip
+    record = json.loads(done.stdout)
+    assert record == json.loads((folder / "dist" / "wheels.json").read_text())
+    wheel, commit = folder / "dist" / name, git(folder, "rev-parse", "HEAD")
+    digest = files.sha256(wheel)
+    size = wheel.stat().st_size
+    assert record == {
+        "version": "1.2.3rc1",
+        "commit": commit,
+        "source": {"kind": "stand-in", "commit": commit, "modified": False},
+        "wheels": [{"name": name, "size": size, "sha256": digest, "tags": ["py3-none-any"]}],
+    }
     for text in (done.stderr, summary.read_text()):
-        assert name in text and sha256_of(wheel) in text
+        assert name in text and digest in text
+    assert "byte-identical" in done.stderr
     assert "version<<EOF\n1.2.3rc1\n" in output.read_text()
     assert git(folder, "status", "--porcelain") == ""
 
@@ -146,19 +149,11 @@ def test_commit_without_tag(tmp_path: Path) -> None:
     """
     folder = checkout(tmp_path / "c")
     git(folder, "commit", "--quiet", "--allow-empty", "--message=two")
-    done = run(
-        folder, "--dry-run", "--json", BUILD_MEMORY="1 TB", WHEEL_EXCLUDE="libvulkan.so.1"
-    )
-    assert done.returncode == 2 and "BUILD_MEMORY" in done.stderr  # no such unit
     done = run(folder, "--dry-run", "--json", BUILD_MEMORY="9000 GB", WHEEL_EXCLUDE="liba.so.1")
     plan = json.loads(done.stdout)
-    sha = git(folder, "rev-parse", "HEAD")
-    assert plan["version"] == f"1.2.4.dev1+g{sha[:7]}"
-    assert (plan["jobs"], plan["exclude"], plan["source_date_epoch"]) == (
-        1,
-        ["liba.so.1"],
-        CREATED,
-    )
+    assert plan["version"] == f"1.2.4.dev1+g{git(folder, 'rev-parse', 'HEAD')[:7]}"
+    assert (plan["jobs"], plan["exclude"]) == (1, ["liba.so.1"])
+    assert (plan["source"]["kind"], plan["source_date_epoch"]) == ("stand-in", CREATED)
     shown = run(folder, "--dry-run").stderr
     assert plan["version"] in shown and "dry run: nothing is built" in shown
     assert not (folder / "dist").exists() and not (folder / ".nox").exists()
@@ -166,8 +161,8 @@ def test_commit_without_tag(tmp_path: Path) -> None:
 
 def test_pip_where_there_is_no_uv(tmp_path: Path) -> None:
     """Where uv is missing, pip builds and installs instead."""
-    index = wheels.carry_out(plan_for(tmp_path, installer="pip"))
-    assert [entry["name"] for entry in index["wheels"]] == ["mlc_llm-1.2.3-py3-none-any.whl"]
+    record = wheels.build_wheels(plan_for(tmp_path, installer="pip"))
+    assert [wheel.name for wheel in record.wheels] == ["mlc_llm-1.2.3-py3-none-any.whl"]
 
 
 def test_bad_source_is_refused(tmp_path: Path) -> None:
@@ -175,16 +170,16 @@ def test_bad_source_is_refused(tmp_path: Path) -> None:
     folder = checkout(tmp_path / "c")
     done = run(folder, MLC_LLM_SOURCE="nowhere")
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "error: MLC_LLM_SOURCE is 'nowhere', which is no folder." in done.stderr
+    assert "error: MLC_LLM_SOURCE is 'nowhere', which is not a folder." in done.stderr
     assert not (folder / "dist").exists()
 
 
-def test_compiled_wheel(native: tuple[Path, dict[str, Any]]) -> None:
+def test_compiled_wheel(native: tuple[Path, WheelsRecord]) -> None:
     """The compiled path really runs: manylinux tag, the grafted library, our version although
     the source has another one, no path of this machine, no time but the commit's.
     """
-    dist, index = native
-    wheel = read_wheel(dist / index["wheels"][0]["name"])
+    folder, record = native
+    wheel = read_wheel(folder / record.wheels[0].name)
     assert wheel.version == "1.2.3"
     assert all(tag.startswith("py3-none-manylinux_2_") for tag in wheel.tags)
     names = members(wheel.path)
@@ -194,14 +189,14 @@ def test_compiled_wheel(native: tuple[Path, dict[str, Any]]) -> None:
     with zipfile.ZipFile(wheel.path) as archive:
         everything = b"".join(archive.read(name) for name in names)
         library = archive.read("mlc_llm/libmlc_llm.so")
-    for trace in (dist.parent, Path.home(), ROOT):
+    for trace in (folder.parent, Path.home(), ROOT):
         assert os.fsencode(trace) + b"/" not in everything
     assert b"./src/engine.cc Nov 14 2023 22:13:20" in library
-    assert not (dist / wheels.WORK).exists()
+    assert not (folder / dist.WORK).exists()
 
 
 def test_two_builds_are_byte_identical(
-    tmp_path: Path, native: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, native: tuple[Path, WheelsRecord], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another folder, umask, time zone and locale, files of another age: the same bytes."""
     folder = tmp_path / "a much longer name of the folder, with blanks"
@@ -213,87 +208,71 @@ def test_two_builds_are_byte_identical(
     monkeypatch.setenv("LC_ALL", "C")
     before = os.umask(0o077)
     try:
-        index = wheels.carry_out(plan_for(folder, source, jobs=1))
+        record = wheels.build_wheels(plan_for(folder, source, jobs=1))
     finally:
         os.umask(before)
-    assert index["wheels"] == native[1]["wheels"]
+    assert record.wheels == native[1].wheels
 
 
-def test_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """--twice proves that builds are identical, and names what differs when they are not."""
-    wheels.carry_out(plan_for(tmp_path / "good"), twice=True)
-    assert "byte-identical" in capsys.readouterr().err
-    source = tmp_path / "bad"
-    (source / "mlc_llm").mkdir(parents=True)
-    (source / "pyproject.toml").write_text(
-        '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
-        '[project]\nname = "mlc_llm"\nversion = "0"\n'
-        '[tool.hatch.build.targets.wheel]\npackages = ["mlc_llm"]\n'
-        "[tool.hatch.build.hooks.custom]\n"
-    )
-    (source / "mlc_llm" / "__init__.py").touch()
-    (source / "hatch_build.py").write_text(
-        "import pathlib, uuid\n"
-        "from hatchling.builders.hooks.plugin.interface import BuildHookInterface\n"
-        "class Hook(BuildHookInterface):\n"
-        "    def initialize(self, version, build_data):\n"
-        "        pathlib.Path(self.root, 'mlc_llm/noise.py').write_text(uuid.uuid4().hex)\n"
-    )
-    plan = plan_for(tmp_path / "root", source)
+NOISY = {
+    "pyproject.toml": """
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+[project]
+name = "mlc_llm"
+version = "0"
+[tool.hatch.build.targets.wheel]
+packages = ["mlc_llm"]
+[tool.hatch.build.hooks.custom]
+""",
+    "mlc_llm/__init__.py": "",
+    "hatch_build.py": """
+import pathlib, uuid
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+class Hook(BuildHookInterface):
+    def initialize(self, version, build_data):
+        pathlib.Path(self.root, "mlc_llm/noise.py").write_text(uuid.uuid4().hex)
+""",
+}
+
+
+def test_builds_that_differ(tmp_path: Path) -> None:
+    """--twice names what differs, and dist/ stays as it was."""
+    for name, text in NOISY.items():
+        path = tmp_path / "bad" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    plan = plan_for(tmp_path / "root", tmp_path / "bad")
     with pytest.raises(PipelineError, match="Two builds of .* differ") as caught:
-        wheels.carry_out(plan, twice=True)
+        wheels.build_wheels(plan, twice=True)
     assert "differs: mlc_llm/noise.py" in caught.value.detail
-    assert list(plan.dist.iterdir()) == []
-
-
-def break_package(source: Path, name: str, old: str, new: str) -> None:
-    """Make one mistake in a copy of the stand-in."""
-    path = source / name
-    if name.endswith(".pyc"):
-        path.write_bytes(b"\0")
-        with (source / "pyproject.toml").open("a") as handle:
-            handle.write(
-                "\n[tool.hatch.build.targets.wheel.force-include]\n"
-                '"src/mlc_llm/build.pyc" = "mlc_llm/build.pyc"\n'
-            )
-    elif name == "README.md":
-        path.write_text("")
-    elif name == "pyproject.toml":
-        assert old in path.read_text()
-        path.write_text(path.read_text().replace(old, new))
-        (source / "v.py").write_text('__version__ = "5.5"\n')
-    else:
-        path.write_text(path.read_text() + new)
+    assert list(Path(plan.output).iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("old", "new", "sentence"),
     [
-        (("README.md", "", ""), "twine finds fault"),
-        (("src/mlc_llm/__init__.py", "import os\n", "import no_such_module\n"), "cannot be imported"),
-        (("src/mlc_llm/__init__.py", "x", "__version__ = '7'\n"), "says version 7"),
-        (("pyproject.toml", "mlc_llm.__main__:main", "mlc_llm.nothing:main"), "does not end with 0"),
-        (("pyproject.toml", 'mlc_llm = "', 'other = "'), "installs no command mlc_llm"),
-        (("pyproject.toml", '"vcs"', '"code"\npath = "v.py"'), "is being built"),
-        (("pyproject.toml", 'dynamic =', 'dependencies = ["no-such-distribution-of-ours>=9"]\ndynamic ='), "cannot be installed"),
-        (("src/mlc_llm/build.pyc", "", ""), "check-wheel-contents finds fault"),
+        ('"vcs"', '"code"\npath = "v.py"', "has version 5.5, but 1.2.3 is being built"),
+        ("mlc_llm.__main__:main", "mlc_llm.nothing:main", "does not end with 0"),
     ],
-)  # fmt: skip
+)
 def test_faulty_packages_do_not_reach_dist(
-    tmp_path: Path, change: tuple[str, str, str], sentence: str
+    tmp_path: Path, old: str, new: str, sentence: str
 ) -> None:
-    """Each check refuses what it is there for, and dist/ stays as it was."""
+    """What is refused, early or late, leaves dist/ as it was."""
     source = tmp_path / "package"
     shutil.copytree(ROOT / "package", source)
-    break_package(source, *change)
-    plan = plan_for(tmp_path / "root", source=None)
-    plan = dataclasses.replace(plan, source=Source("stand-in", str(source)))
-    plan.dist.mkdir()
-    before = make_wheel(plan.dist, "1.0")
-    with pytest.raises(PipelineError, match=sentence) as caught:
-        wheels.carry_out(plan)
-    assert caught.value.remedy or caught.value.detail or "version" in sentence
-    assert list(plan.dist.iterdir()) == [before]
+    project = (source / "pyproject.toml").read_text()
+    assert old in project
+    (source / "pyproject.toml").write_text(project.replace(old, new))
+    (source / "v.py").write_text('__version__ = "5.5"\n')
+    plan = plan_for(tmp_path / "root", source)
+    Path(plan.output).mkdir()
+    before = make_wheel(Path(plan.output), "1.0")
+    with pytest.raises(PipelineError, match=sentence):
+        wheels.build_wheels(plan)
+    assert list(Path(plan.output).iterdir()) == [before]
 
 
 AUDIT = """
@@ -370,7 +349,7 @@ def end(child: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
-def test_killed_and_started_again(tmp_path: Path, native: tuple[Path, dict[str, Any]]) -> None:
+def test_killed_and_started_again(tmp_path: Path, native: tuple[Path, WheelsRecord]) -> None:
     """SIGKILL at any stage, again and again: no wheel is half there, and the next undisturbed
     run gives what a first one gives.
     """
@@ -385,12 +364,12 @@ def test_killed_and_started_again(tmp_path: Path, native: tuple[Path, dict[str, 
         child = start_until(folder, stage, MLC_LLM_SOURCE=str(NATIVE))
         os.killpg(child.pid, signal.SIGKILL)
         end(child)
-        assert [p.name for p in (folder / "dist").iterdir()] == [wheels.WORK]
+        assert {p.name for p in (folder / "dist").iterdir()} <= {dist.WORK}
     done = run(folder, MLC_LLM_SOURCE=str(NATIVE))
     assert done.returncode == 0, done.stderr
-    index = json.loads((folder / "dist" / "wheels.json").read_text())
-    assert index["wheels"] == native[1]["wheels"]
-    expected = [index["wheels"][0]["name"], "wheels.json"]
+    record = files.read_json(folder / "dist" / "wheels.json", WheelsRecord)
+    assert record.wheels == native[1].wheels
+    expected = [record.wheels[0].name, "wheels.json"]
     assert sorted(p.name for p in (folder / "dist").iterdir()) == expected
 
 
@@ -409,21 +388,23 @@ def test_interrupted(tmp_path: Path, number: signal.Signals) -> None:
 
 def test_one_build_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second build in one checkout waits, and meanwhile does not touch the first one's
-    files; it gives up when the first one hangs.
+    files; then it starts from nothing.
     """
-    plan = plan_for(tmp_path)
-    (plan.dist / wheels.WORK / "built").mkdir(parents=True)
+    built = tmp_path / "dist" / dist.WORK / "built"
+    built.mkdir(parents=True)
     (tmp_path / ".nox").mkdir()
     first = FileLock(tmp_path / ".nox" / "wheels.lock", thread_local=False)
     first.acquire()
-    monkeypatch.setattr(wheels, "LOCK_LIMIT", 0.1)
-    with pytest.raises(PipelineError, match="Another build of wheels has been running"):
-        wheels.carry_out(plan)
-    assert (plan.dist / wheels.WORK / "built").is_dir()
-    monkeypatch.setattr(wheels, "LOCK_LIMIT", 60.0)
-    monkeypatch.setattr(wheels.console, "say", lambda *_: first.release())  # "waiting for it"
-    with wheels.exclusive(plan) as work:
+    waited = []
+
+    def waiting(text: str) -> None:
+        waited.append(("waiting for it" in text, built.is_dir()))
+        first.release()
+
+    monkeypatch.setattr(dist.console, "say", waiting)
+    with dist.exclusive(tmp_path) as work:
         assert list(work.iterdir()) == []
+    assert waited == [(True, True)]
 
 
 def test_the_cache_server_does_not_inherit_the_lock(
@@ -432,35 +413,22 @@ def test_the_cache_server_does_not_inherit_the_lock(
     """sccache's server outlives the build that starts it: with the build's lock in its hands,
     a build after one that was killed would wait for it.
     """
-    plan = plan_for(tmp_path, launcher="sccache")
     (tmp_path / ".nox").mkdir()
     free = []
 
-    def start(launcher: str) -> None:
+    def start(compiler_cache: str) -> None:
         with FileLock(tmp_path / ".nox" / "wheels.lock", timeout=0):
-            free.append(launcher)
+            free.append(compiler_cache)
         raise PipelineError("enough")
 
-    monkeypatch.setattr(wheels, "start_launcher", start)
+    monkeypatch.setattr(wheels.build, "start_server", start)
     with pytest.raises(PipelineError, match="enough"):
-        wheels.carry_out(plan)
+        wheels.build_wheels(plan_for(tmp_path, compiler_cache="sccache"))
     assert free == ["sccache"]
 
 
-def test_undeclared_needs_are_installed_for_the_test(tmp_path: Path) -> None:
-    """WHEEL_TEST_REQUIRES makes a wheel testable that needs what it does not declare."""
-    source = tmp_path / "package"
-    shutil.copytree(ROOT / "package", source)
-    break_package(source, "src/mlc_llm/__init__.py", "", "import iniconfig\n")
-    plan = plan_for(tmp_path / "root", source)
-    with pytest.raises(PipelineError, match="cannot be imported") as caught:
-        wheels.carry_out(plan)
-    assert "WHEEL_TEST_REQUIRES" in caught.value.remedy
-    wheels.carry_out(dataclasses.replace(plan, test_requires=("iniconfig>=2",)))
-
-
 @pytest.mark.parametrize("value", ["--index-url=x", "numpy --pre", "./local", "a; b"])
-def test_test_requirements_are_no_options(value: str) -> None:
+def test_test_requirements_are_not_options(value: str) -> None:
     """WHEEL_TEST_REQUIRES cannot smuggle options to the installer."""
     with pytest.raises(UsageError, match="WHEEL_TEST_REQUIRES"):
         load({"WHEEL_TEST_REQUIRES": value})
@@ -468,30 +436,29 @@ def test_test_requirements_are_no_options(value: str) -> None:
     assert good.wheel_test_requires == ("numpy>=2", "mlc-ai-nightly-cpu", "a[b]==1.0")
 
 
-def publishable(tmp_path: Path) -> tuple[wheels.Plan, dict[str, Any], list[Any], Path]:
-    """A plan, an index and a finished wheel in a work folder, beside older wheels."""
+def publishable(tmp_path: Path) -> tuple[Path, WheelsRecord, list[Wheel]]:
+    """A dist folder with older wheels; the record and the finished wheel of a new build."""
+    folder, work = tmp_path / "dist", tmp_path / "dist" / dist.WORK
+    work.mkdir(parents=True, exist_ok=True)
     plan = plan_for(tmp_path)
-    work = plan.dist / wheels.WORK
-    work.mkdir(parents=True)
-    for path in (make_wheel(plan.dist, "1.2.2"), make_wheel(plan.dist, "1.0", name="stranger")):
-        assert path.exists()
-    make_wheel(plan.dist, "5", name="renamed")
-    (plan.dist / "wheels.json").write_text(
-        '{"wheels": [{"name": "renamed-5-py3-none-any.whl"}]}'
-    )
-    found = [read_wheel(make_wheel(work))]
-    return plan, wheels.index_of(plan, Tree(tmp_path), found), found, work
+    if not list(folder.glob("*.whl")):
+        renamed = read_wheel(make_wheel(folder, "5", name="renamed"))
+        files.write_json(folder / "wheels.json", wheels.record_of(plan, Tree(folder), renamed))
+        make_wheel(folder, "1.2.2")
+        make_wheel(folder, "1.0", name="stranger")
+    finished = read_wheel(make_wheel(work))
+    return folder, wheels.record_of(plan, Tree(tmp_path), finished), [finished]
 
 
 def test_older_wheels_go(tmp_path: Path) -> None:
     """dist/ holds one version of the package; what others put there stays."""
-    plan, index, found, work = publishable(tmp_path)
-    wheels.publish(plan, index, found, work)
-    assert sorted(p.name for p in plan.dist.glob("*.whl")) == [
+    folder, record, finished = publishable(tmp_path)
+    dist.publish(folder, record, finished)
+    assert {p.name for p in folder.glob("*.whl")} == {
         "mlc_llm-1.2.3-py3-none-any.whl",
         "stranger-1.0-py3-none-any.whl",
-    ]
-    assert json.loads((plan.dist / "wheels.json").read_text()) == index
+    }
+    assert files.read_json(folder / "wheels.json", WheelsRecord) == record
 
 
 @pytest.mark.parametrize("step", range(5))
@@ -499,7 +466,7 @@ def test_publishing_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ste
     """Cut off before any of its steps, every file is whole, the index names what is there,
     and doing it again completes it.
     """
-    plan, index, found, work = publishable(tmp_path)
+    folder, record, finished = publishable(tmp_path)
     done = 0
 
     def counted(real: Any) -> Any:
@@ -513,27 +480,26 @@ def test_publishing_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ste
         return act
 
     with monkeypatch.context() as patch:
-        patch.setattr(wheels.os, "replace", counted(os.replace))
+        patch.setattr(os, "replace", counted(os.replace))
         patch.setattr(Path, "unlink", counted(Path.unlink))
         with pytest.raises(KeyboardInterrupt):
-            wheels.publish(plan, index, found, work)
-    for path in plan.dist.glob("*.whl"):
+            dist.publish(folder, record, finished)
+    for path in folder.glob("*.whl"):
         read_wheel(path)
-    if (plan.dist / "wheels.json").exists():
-        listed = json.loads((plan.dist / "wheels.json").read_text())["wheels"]
-        assert all((plan.dist / entry["name"]).exists() for entry in listed)
-    again = [read_wheel(make_wheel(work))]
-    wheels.publish(plan, index, again, work)
-    assert json.loads((plan.dist / "wheels.json").read_text()) == index
-    assert (plan.dist / index["wheels"][0]["name"]).exists()
-    assert not (plan.dist / "mlc_llm-1.2.2-py3-none-any.whl").exists()
+    if (folder / "wheels.json").exists():
+        listed = files.read_json(folder / "wheels.json", WheelsRecord).wheels
+        assert all((folder / wheel.name).exists() for wheel in listed)
+    dist.publish(*publishable(tmp_path))
+    assert files.read_json(folder / "wheels.json", WheelsRecord) == record
+    assert (folder / record.wheels[0].name).exists()
+    assert not (folder / "mlc_llm-1.2.2-py3-none-any.whl").exists()
 
 
-def test_missing_library(tmp_path: Path, native: tuple[Path, dict[str, Any]]) -> None:
+def test_missing_library(tmp_path: Path, native: tuple[Path, WheelsRecord]) -> None:
     """A library that is nowhere is named, and the way out; named in WHEEL_EXCLUDE, it is
     left to the user's system.
     """
-    whole = native[0] / native[1]["wheels"][0]["name"]
+    whole = native[0] / native[1].wheels[0].name
     with zipfile.ZipFile(whole) as archive:
         archive.extractall(tmp_path / "x")
     library = tmp_path / "x" / "mlc_llm" / "libmlc_llm.so"
@@ -561,11 +527,3 @@ def test_repair_of_a_wheel_without_libraries(tmp_path: Path) -> None:
     wheel = read_wheel(make_wheel(tmp_path, tag="py3-none-linux_x86_64"))
     with pytest.raises(PipelineError, match="cannot make a manylinux wheel"):
         repair(wheel, tmp_path, dict(os.environ), [])
-
-
-def test_excluded_library(tmp_path: Path) -> None:
-    """WHEEL_EXCLUDE leaves a library to the user's system: it is not in the wheel."""
-    need_compiler()
-    plan = plan_for(tmp_path, NATIVE, exclude=("libgomp.so.1",))
-    name = wheels.carry_out(plan)["wheels"][0]["name"]
-    assert not [n for n in members(plan.dist / name) if "libgomp" in n]

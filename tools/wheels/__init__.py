@@ -1,1 +1,6 @@
-"""wheels."""
+"""Wheels: built, repaired, checked and install-tested into ``dist/`` (docs/wheels.md).
+
+``source`` finds what is built and copies it with the version put in; ``build`` makes a wheel
+of the copy and repairs it; ``archive`` reads it and writes its one form; ``check`` installs and
+tries it; ``dist`` keeps one build at a time and puts the wheels and ``wheels.json`` in place.
+"""

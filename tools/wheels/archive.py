@@ -1,21 +1,22 @@
-"""Wheel files as data: name, version, tags, digest; and the one form of their bytes."""
+"""Wheels as data: one file, the record of a build, and the one form of a wheel's bytes."""
 
 from __future__ import annotations
 
 import datetime
 import email.parser
-import hashlib
 import stat
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
-from packaging.version import Version
+from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.version import InvalidVersion, Version
 
+from tools.core import files
 from tools.core.errors import PipelineError
 
+RECORD = "wheels.json"
+sha256_of = files.sha256  # until the release asks core itself
 # A ZIP file cannot say an earlier time (APPNOTE.TXT 4.4.6, "date and time fields").
 EARLIEST = int(datetime.datetime(1980, 1, 1, tzinfo=datetime.UTC).timestamp())
 
@@ -50,27 +51,47 @@ class Wheel:
         """Whether it fits every platform."""
         return all(tag.endswith("-any") for tag in self.tags)
 
-    def to_json(self) -> dict[str, Any]:
-        """Its entry in ``wheels.json``."""
-        return {
-            "name": self.name,
-            "size": self.size,
-            "sha256": self.sha256,
-            "tags": list(self.tags),
-        }
+
+@dataclass(frozen=True)
+class RecordedWheel:
+    """A wheel in ``wheels.json``; the fields are those of :class:`Wheel`."""
+
+    name: str
+    size: int
+    sha256: str
+    tags: tuple[str, ...]
 
 
-def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+@dataclass(frozen=True)
+class RecordedSource:
+    """What the wheels of a ``wheels.json`` were built from.
+
+    Attributes:
+        kind: ``stand-in``, ``folder`` or ``git``.
+        commit: Commit of the source, None where git does not know it.
+        modified: Whether it had changes that were not committed.
+    """
+
+    kind: str
+    commit: str | None
+    modified: bool
+
+
+@dataclass(frozen=True)
+class WheelsRecord:
+    """The contents of ``wheels.json``; ``commit`` is the pipeline's."""
+
+    version: str
+    commit: str
+    source: RecordedSource
+    wheels: tuple[RecordedWheel, ...]
 
 
 def read_wheel(path: Path) -> Wheel:
     """What a wheel file is.
 
     Raises:
-        PipelineError: It is no wheel, or its name and its metadata differ.
+        PipelineError: It is not a wheel, or its name and its metadata differ.
 
     Source: PyPA, "Binary distribution format".
     """
@@ -79,49 +100,31 @@ def read_wheel(path: Path) -> Wheel:
         with zipfile.ZipFile(path) as archive:
             inside = [n for n in archive.namelist() if n.endswith(".dist-info/METADATA")]
             metadata = archive.read(inside[0]).decode("utf-8")
-    except (InvalidWheelFilename, zipfile.BadZipFile, IndexError, OSError) as error:
+    except (ValueError, zipfile.BadZipFile, IndexError, OSError) as error:
         raise PipelineError(f"{path.name} is not a wheel: {error}.") from error
     headers = email.parser.HeaderParser().parsestr(metadata)
     stated_name, stated = str(headers["Name"]), str(headers["Version"])
-    if canonicalize_name(stated_name) != name or Version(stated) != version:
+    if canonicalize_name(stated_name) != name or not same_version(stated, str(version)):
         raise PipelineError(
             f"{path.name} holds the metadata of {stated_name} {stated}.",
             "Its build backend is at fault: name and metadata of a wheel must agree.",
         )
-    return Wheel(
-        path=path,
-        project=name,
-        version=stated,
-        tags=tuple(sorted(map(str, tags))),
-        size=path.stat().st_size,
-        sha256=sha256_of(path),
-    )
+    size, sha256 = path.stat().st_size, files.sha256(path)
+    return Wheel(path, name, stated, tuple(sorted(map(str, tags))), size, sha256)
+
+
+def same_version(one: str, other: str) -> bool:
+    """Whether two texts are the same version (``1.0`` and ``1.0.0`` are)."""
+    try:
+        return Version(one) == Version(other)
+    except InvalidVersion:
+        return False
 
 
 def members(path: Path) -> list[str]:
     """Names of the files in a wheel."""
     with zipfile.ZipFile(path) as archive:
         return [member.filename for member in archive.infolist() if not member.is_dir()]
-
-
-def check_version(wheel: Wheel, version: str) -> None:
-    """Refuse a wheel of another version than the one that is being built.
-
-    Raises:
-        PipelineError: The versions differ.
-    """
-    if Version(wheel.version) != Version(version):
-        raise PipelineError(
-            f"{wheel.name} has version {wheel.version}, but {version} is being built.",
-            "Make project.version of the source static, or take it from setuptools-scm "
-            "(with dist_name set for hatch-vcs), so that the pipeline can give it.",
-        )
-
-
-def _rank(name: str) -> tuple[bool, bool, str]:
-    """Order in the archive: metadata at the end, its RECORD last of all."""
-    inside = ".dist-info/" in name
-    return inside, inside and name.endswith(".dist-info/RECORD"), name
 
 
 def canonicalize(source: Path, target: Path, created: int) -> None:
@@ -135,27 +138,33 @@ def canonicalize(source: Path, target: Path, created: int) -> None:
         source: The wheel as built.
         target: The file to write; another one.
         created: Seconds since the epoch, the time of all members.
-
-    Source: PyPA, "Binary distribution format" (metadata is best placed at the end).
     """
     moment = datetime.datetime.fromtimestamp(max(created, EARLIEST), datetime.UTC)
     with (
         zipfile.ZipFile(source) as old,
         zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as new,
     ):
-        members = [member for member in old.infolist() if not member.is_dir()]
-        for member in sorted(members, key=lambda m: _rank(m.filename)):
-            executable = (member.external_attr >> 16) & 0o111
-            info = zipfile.ZipInfo(member.filename, moment.timetuple()[:6])
+        for name in sorted(members(source), key=_rank):
+            executable = (old.getinfo(name).external_attr >> 16) & 0o111
+            info = zipfile.ZipInfo(name, moment.timetuple()[:6])
             info.compress_type = zipfile.ZIP_DEFLATED
             info.create_system = 3  # Unix: the modes below are read as such
             info.external_attr = (stat.S_IFREG | (0o755 if executable else 0o644)) << 16
-            new.writestr(info, old.read(member))
+            new.writestr(info, old.read(name))
+
+
+def _rank(name: str) -> tuple[bool, bool, str]:
+    """Order in the archive: metadata at the end, its RECORD last of all.
+
+    Source: PyPA, "Binary distribution format", "Recommended archiver features".
+    """
+    return ".dist-info/" in name, name.endswith(".dist-info/RECORD"), name
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """Names of the members in which two wheels differ, sorted; for an error's detail."""
-    with zipfile.ZipFile(one) as left, zipfile.ZipFile(other) as right:
-        names = set(left.namelist()) | set(right.namelist())
-        shared = set(left.namelist()) & set(right.namelist())
-        return sorted(n for n in names if n not in shared or left.read(n) != right.read(n))
+    """Names of the members in which two wheels differ, sorted."""
+    contents = []
+    for path in (one, other):
+        with zipfile.ZipFile(path) as archive:
+            contents.append({(member.filename, member.CRC) for member in archive.infolist()})
+    return sorted({name for name, _ in contents[0] ^ contents[1]})

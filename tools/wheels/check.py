@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from packaging.version import InvalidVersion, Version
-
 from tools.core import console, process
 from tools.core.errors import PipelineError
-from tools.wheels.archive import Wheel, members
+from tools.wheels.archive import Wheel, members, same_version
 
 MODULE = "mlc_llm"
-
-_PROBE = """
-import importlib, importlib.metadata, json, sys
-module = importlib.import_module(sys.argv[1])
-print(json.dumps({
-    "installed": importlib.metadata.version(sys.argv[2]),
-    "file": str(module.__file__),
-    "attribute": getattr(module, "__version__", None),
-}))
-"""
+_PROBE = f"import {MODULE}; print(); print(getattr({MODULE}, '__version__', ''))"
 
 
-def _checked(
-    command: list[str], env: Mapping[str, str], message: str, remedy: str, show: bool = False
-) -> str:
-    """Output of a program that must succeed; ``message`` is the sentence if it does not.
-
-    With ``show`` its lines appear as they come, for what may take long.
-    """
-    if show:
-        done = process.stream(command, env=env, check=False)
-    else:
-        done = process.run(command, env=env, check=False)
+def _checked(command: Sequence[str], env: Mapping[str, str], message: str, remedy: str) -> str:
+    """What a program that must succeed prints; ``message`` is the sentence if it does not."""
+    done = process.run(command, env=env, check=False)
     if done.code:
-        tail = "" if show else "\n".join(done.output.splitlines()[-30:])
-        raise PipelineError(message, remedy, tail)
+        raise PipelineError(message, remedy, done.tail(30))
     return done.stdout
 
 
@@ -49,10 +28,9 @@ def check_file(wheel: Wheel, env: Mapping[str, str]) -> None:
     Raises:
         PipelineError: One of them finds fault; its findings are the detail.
     """
-    python = [sys.executable, "-m"]
     env = dict(env, NO_COLOR="1")
     _checked(
-        [*python, "twine", "check", "--strict", str(wheel.path)],
+        [sys.executable, "-m", "twine", "check", "--strict", str(wheel.path)],
         env,
         f"twine finds fault with the metadata of {wheel.name}.",
         "Correct the [project] table: readme and description must render.",
@@ -62,27 +40,18 @@ def check_file(wheel: Wheel, env: Mapping[str, str]) -> None:
     grafted = any(name.split("/")[0].endswith(".libs") for name in members(wheel.path))
     ignored = ["--ignore", "W009,W010"] if grafted else []
     _checked(
-        [*python, "check_wheel_contents", *ignored, str(wheel.path)],
+        [sys.executable, "-m", "check_wheel_contents", *ignored, str(wheel.path)],
         env,
         f"check-wheel-contents finds fault with {wheel.name}.",
         "Correct what the build packs, or ignore a code in [tool.check-wheel-contents].",
     )
 
 
-def scripts(environment: Path) -> Path:
-    """Folder of the programs of a virtual environment."""
-    return environment / ("Scripts" if sys.platform == "win32" else "bin")
-
-
-def _clean(env: Mapping[str, str]) -> dict[str, str]:
-    """``env`` without what would lead another Python into our environment."""
-    ours = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
-    return {key: value for key, value in env.items() if key not in ours}
-
-
-def python_of(environment: Path) -> str:
-    """The Python of a virtual environment."""
-    return str(scripts(environment) / ("python.exe" if sys.platform == "win32" else "python"))
+def program(environment: Path, name: str) -> Path:
+    """A program of a virtual environment."""
+    if sys.platform == "win32":
+        return environment / "Scripts" / f"{name}.exe"
+    return environment / "bin" / name
 
 
 def install(
@@ -104,21 +73,21 @@ def install(
     Raises:
         PipelineError: It cannot be installed, or its dependencies do not fit together.
     """
-    env = _clean(env)
-    python = python_of(environment)
+    python = str(program(environment, "python"))
     if installer == "uv":
-        process.run(["uv", "venv", "-q", "--python", sys.executable, str(environment)], env=env)
+        create = ["uv", "venv", "-q", "--python", sys.executable, str(environment)]
         front, tail = ["uv", "pip"], ["--python", python]
     else:
-        process.run([sys.executable, "-m", "venv", str(environment)], env=env)
+        create = [sys.executable, "-m", "venv", str(environment)]
         front, tail = [python, "-m", "pip"], []
-    _checked(
-        [*front, "install", *tail, str(wheel.path), *beside],
-        env,
-        f"{wheel.name} cannot be installed into a fresh environment.",
-        "See above which dependency is at fault; UV_FIND_LINKS or PIP_FIND_LINKS add places.",
-        show=True,
-    )
+    process.run(create, env=env)
+    command = [*front, "install", *tail, str(wheel.path), *beside]
+    if process.stream(command, env=env, check=False).code:
+        raise PipelineError(
+            f"{wheel.name} cannot be installed into a fresh environment.",
+            "See above which dependency is at fault; UV_FIND_LINKS or PIP_FIND_LINKS add "
+            "places.",
+        )
     _checked(
         [*front, "check", *tail],
         env,
@@ -127,59 +96,27 @@ def install(
     )
 
 
-def use_test(wheel: Wheel, environment: Path, env: Mapping[str, str], strict: bool) -> None:
-    """Import the installed package, compare versions, and run its command.
+def use(wheel: Wheel, environment: Path, env: Mapping[str, str], strict: bool) -> None:
+    """Import the installed package, run its command, and compare the versions they say.
 
     Args:
         wheel: The wheel that is installed.
         environment: The folder of the environment.
         env: The environment variables, without secrets.
-        strict: Whether the package must tell its version itself (the stand-in does;
-            upstream's sources hold another one, and get a warning).
+        strict: Whether the package must say its version (the stand-in does; upstream's
+            sources hold another one, and get a warning).
 
     Raises:
         PipelineError: A step failed, or a version is another one.
     """
-    env = _clean(env)
-    probed = _checked(
-        [python_of(environment), "-I", "-c", _PROBE, MODULE, wheel.project],
+    printed = _checked(
+        [str(program(environment, "python")), "-I", "-c", _PROBE],
         env,
         f"The module {MODULE} of {wheel.name} cannot be imported.",
         "See above what is missing; what a wheel needs without declaring it (as MLC LLM needs "
         "TVM) goes into WHEEL_TEST_REQUIRES.",
     )
-    found = json.loads(probed.splitlines()[-1])
-    _compare(wheel, "the installed distribution", found["installed"])
-    _compare_own(wheel, found["attribute"], strict)
-    _run_script(wheel, environment, env, strict)
-
-
-def _same(one: object, other: str) -> bool:
-    try:
-        return Version(str(one)) == Version(other)
-    except InvalidVersion:
-        return False
-
-
-def _compare(wheel: Wheel, what: str, found: object) -> None:
-    if not _same(found, wheel.version):
-        raise PipelineError(f"{what} says version {found}, but the wheel is {wheel.version}.")
-
-
-def _compare_own(wheel: Wheel, attribute: str | None, strict: bool) -> None:
-    if strict:
-        _compare(wheel, f"{MODULE}.__version__", attribute)
-    elif attribute is not None and not _same(attribute, wheel.version):
-        console.warn(
-            f"{MODULE}.__version__ is {attribute}, but the wheel is {wheel.version}: the "
-            "source has the version written in a second place."
-        )
-
-
-def _run_script(wheel: Wheel, folder: Path, env: Mapping[str, str], strict: bool) -> None:
-    """The console script must show its help; and its version, where it has that option."""
-    name = MODULE + (".exe" if sys.platform == "win32" else "")
-    script = scripts(folder) / name
+    script = program(environment, MODULE)
     if not script.exists():
         raise PipelineError(
             f"{wheel.name} installs no command {MODULE}.",
@@ -191,11 +128,18 @@ def _run_script(wheel: Wheel, folder: Path, env: Mapping[str, str], strict: bool
         f"{MODULE} --help of {wheel.name} does not end with 0.",
         "See the lines above.",
     )
-    done = process.run([str(script), "--version"], env=env, check=False)
-    if done.code == 0 and wheel.version in done.output.split():
+    shown = process.run([str(script), "--version"], env=env, check=False)
+    _compare(wheel, f"{MODULE}.__version__", printed.splitlines()[-1:], strict)
+    said = [] if shown.code else shown.output.split()
+    _compare(wheel, f"{MODULE} --version", said, strict)
+
+
+def _compare(wheel: Wheel, what: str, said: Sequence[str], strict: bool) -> None:
+    """One of the words that were said must be the wheel's version."""
+    if any(same_version(word, wheel.version) for word in said):
         return
+    message = f"{what} says {' '.join(said)[-80:] or 'nothing'}, not version {wheel.version}."
+    remedy = "The source has the version written in a second place: take it from the metadata."
     if strict:
-        raise PipelineError(
-            f"{MODULE} --version does not say {wheel.version}.", detail=done.output
-        )
-    console.warn(f"{MODULE} --version of the source does not say the wheel's version")
+        raise PipelineError(message, remedy)
+    console.warn(f"{message} {remedy}")

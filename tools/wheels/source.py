@@ -9,27 +9,38 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 import tomllib
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Any
-from urllib.parse import urlsplit
+from pathlib import Path
 
 import tomlkit
 from packaging.utils import canonicalize_name
 
 from tools.core import process
 from tools.core.errors import PipelineError, UsageError
+from tools.core.failures import Failure, explain
 from tools.core.secrets import remember_userinfo
 from tools.repo import git
 
 STAND_IN = "package"
 ACCEPTED = (
-    "a folder with a pyproject.toml, or an address such as "
-    "git+https://github.com/mlc-ai/mlc-llm@main"
+    "Give a folder with a pyproject.toml, or an address such as "
+    "git+https://github.com/mlc-ai/mlc-llm@main."
 )
-# Left out of a folder that git knows nothing of; the second ones at its top only.
+# PyPA, "VCS support" of pip; the reference follows the last @.
+_ADDRESS = re.compile(
+    r"git\+(?P<location>(?:(?:https://|ssh://([\w.-]+@)?)([\w.-]+|\[[\da-fA-F:.]+\])(:\d+)?"
+    r"|file://[\w.-]*)/[^#\s]+?)"
+    r"(?:@(?P<ref>[^@#]*))?(?:#subdirectory=(?P<part>[\w./-]+))?"
+)
+FAILURES = (
+    Failure(
+        r"couldn't find remote ref (?P<ref>.+)|not our ref (?P<commit>\w+)",
+        "{location} has no branch, tag or commit {ref}{commit}.",
+        "Give a branch, a tag or the full 40 digits of a commit after the @.",
+    ),
+)
+# Left out of a folder that git does not know; the second ones at its top only.
 _JUNK = {".git", ".hg", ".nox", ".tox", ".venv", "__pycache__", ".mypy_cache"}
 _TOP_JUNK = {"build", "dist"}
 
@@ -57,6 +68,42 @@ class Source:
         return text + (f", folder {self.subdirectory}" if self.subdirectory else "")
 
 
+@dataclass(frozen=True)
+class Tree:
+    """A folder that is ready to be copied.
+
+    Attributes:
+        folder: The package's folder.
+        commit: Its commit; empty where git does not know the folder.
+        files: What git tracks in it; None where git does not know the folder.
+        untracked: How many files git does not track, ignored ones aside.
+        modified: Whether tracked files have changes that are not committed.
+    """
+
+    folder: Path
+    commit: str = ""
+    files: tuple[str, ...] | None = None
+    untracked: int = 0
+    modified: bool = False
+
+
+@dataclass(frozen=True)
+class Project:
+    """What a pyproject.toml says of how it is built.
+
+    Attributes:
+        name: Name of the distribution, as written.
+        requires: Build requirements.
+        build_dir: Whether it sets scikit-build-core's ``build-dir`` itself.
+        environment: Variables that give a dynamic version.
+    """
+
+    name: str
+    requires: tuple[str, ...] = ()
+    build_dir: bool = False
+    environment: dict[str, str] = field(default_factory=dict)
+
+
 def parse_source(text: str, root: Path) -> Source:
     """The source that the setting ``MLC_LLM_SOURCE`` names.
 
@@ -67,8 +114,6 @@ def parse_source(text: str, root: Path) -> Source:
     Raises:
         UsageError: It is neither a folder with a pyproject.toml nor a git address, or
             the address holds a password.
-
-    Source of the address's form: PyPA, "VCS support" of pip.
     """
     if not text:
         return Source("stand-in", str(root / STAND_IN))
@@ -77,155 +122,76 @@ def parse_source(text: str, root: Path) -> Source:
     try:
         folder = root / Path(text).expanduser()
     except RuntimeError as error:  # the home of a user that does not exist
-        raise UsageError(f"MLC_LLM_SOURCE is {text!r}: {error}", f"Give {ACCEPTED}.") from error
+        raise UsageError(f"MLC_LLM_SOURCE is {text!r}: {error}", ACCEPTED) from error
     if not (folder / "pyproject.toml").is_file():
-        what = "has no pyproject.toml" if folder.is_dir() else "is no folder"
-        raise UsageError(f"MLC_LLM_SOURCE is {text!r}, which {what}.", f"Give {ACCEPTED}.")
+        what = "has no pyproject.toml" if folder.is_dir() else "is not a folder"
+        raise UsageError(f"MLC_LLM_SOURCE is {text!r}, which {what}.", ACCEPTED)
     return Source("folder", str(folder.resolve()))
 
 
 def _parse_address(text: str) -> Source:
-    try:
-        parts = urlsplit(text)
-    except ValueError as error:
-        raise UsageError(
-            f"MLC_LLM_SOURCE is {text!r}: {error}.", f"Give {ACCEPTED}."
-        ) from error
-    if parts.password or (parts.username and parts.scheme != "git+ssh"):
+    userinfo = re.search(r"://([^/]*)@", text)
+    if userinfo and (":" in userinfo[1] or not text.startswith("git+ssh:")):
         remember_userinfo(text)
         raise UsageError(
             "The address in MLC_LLM_SOURCE holds a name or password.",
             "Leave it out: git's credential helper (git config credential.helper) gives it.",
         )
-    path, at, ref = parts.path.rpartition("@")
-    path = path if at else ref
-    ref = ref if at else ""
-    match = re.fullmatch(r"(?:subdirectory=([\w./-]+))?", parts.fragment)
-    good_scheme = parts.scheme in {"git+https", "git+ssh", "git+file"}
-    good_host = bool(parts.netloc) or parts.scheme == "git+file"
+    match = _ADDRESS.fullmatch(text)
+    ref, part = (match["ref"] or "", match["part"] or "") if match else ("", "")
     good_ref = re.fullmatch(r"(?!-)[\w./+-]*", ref) and ".." not in ref
-    inside = match and ".." not in PurePosixPath(match.group(1) or "").parts
-    if not (good_scheme and good_host and good_ref and inside and path.strip("/")):
-        raise UsageError(f"MLC_LLM_SOURCE is {text!r}.", f"Give {ACCEPTED}.")
-    location = f"{parts.scheme.removeprefix('git+')}://{parts.netloc}{path}"
-    return Source("git", location, ref, (match.group(1) or "").strip("/") if match else "")
-
-
-@dataclass(frozen=True)
-class Tree:
-    """A folder that is ready to be copied, and what is known of it."""
-
-    folder: Path
-    commit: str = ""
-    files: tuple[str, ...] | None = None  # None where git does not know the folder
-    untracked: int = 0
-    dirty: bool = False
-
-
-def _remote_ref(source: Source) -> tuple[str, str]:
-    """Full name and commit that a remote's reference stands for; name or commit alone.
-
-    Raises:
-        PipelineError: The remote cannot be asked or has no such reference.
-    """
-    wanted = source.ref or "HEAD"
-    done = process.run(
-        ["git", *_options(source), "ls-remote", "--", source.location],
-        env=_env(),
-        check=False,
-        mask=False,
-    )
-    if done.code:
-        raise _unreachable(source, done)
-    known: dict[str, str] = {}
-    for line in done.stdout.splitlines():
-        commit, _, name = line.partition("\t")
-        known[name] = commit
-    for name in (wanted, f"refs/tags/{wanted}", f"refs/heads/{wanted}"):
-        if name in known:
-            return name, known.get(f"{name}^{{}}", known[name])
-    if re.fullmatch(r"[0-9a-f]{40}", wanted):
-        return "", wanted
-    raise PipelineError(
-        f"{source.location} has no branch or tag {wanted!r}.",
-        "Give a branch, a tag or the full 40 digits of a commit after the @.",
-    )
-
-
-def _env() -> dict[str, str]:
-    return dict(os.environ, GIT_TERMINAL_PROMPT="0")
-
-
-def _options(source: Source) -> list[str]:
-    # git refuses submodules at file addresses unless told; whoever names a local
-    # repository as the source trusts it.
-    return ["-c", "protocol.file.allow=always"] if source.location.startswith("file:") else []
-
-
-def _unreachable(source: Source, done: process.Done) -> PipelineError:
-    tail = "\n".join(done.output.splitlines()[-10:])
-    return PipelineError(
-        f"git could not fetch {source.location} (exit code {done.code}).",
-        "Check the address, and that git may read it without asking (credential helper, key).",
-        tail,
-    )
+    if match is None or not good_ref or ".." in part.split("/"):
+        raise UsageError(f"MLC_LLM_SOURCE is {text!r}.", ACCEPTED)
+    return Source("git", match["location"], ref, part.strip("/"))
 
 
 def fetch(source: Source, cache: Path) -> Path:
-    """A checkout of a git address, submodules included, from the cache if it is there.
-
-    It is made under another name and renamed when complete, so that a checkout in
-    the cache is never a half one. Older checkouts of the same address are removed.
+    """A checkout of a git address, submodules included; the cache's is brought up to date.
 
     Args:
         source: A source of kind ``git``.
-        cache: Folder that keeps checkouts from run to run.
-
-    Returns:
-        The folder of the checkout.
+        cache: Folder that keeps checkouts from run to run; nobody else uses it now.
 
     Raises:
-        PipelineError: The remote, the reference or a submodule cannot be had.
+        PipelineError: The remote, the reference or a submodule cannot be fetched.
     """
-    name, commit = _remote_ref(source)
-    address = hashlib.sha256(source.location.encode()).hexdigest()[:12]
-    final = cache / f"{address}-{commit}"
-    if final.is_dir():
-        return final
-    cache.mkdir(parents=True, exist_ok=True)
-    for unfinished in cache.glob(".part-*"):  # of a run that was killed; ours has the lock
-        shutil.rmtree(unfinished, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".part-") as part:
-        folder = Path(part) / "checkout"
-        _clone(source, name or commit, commit, folder)
-        for old in cache.glob(f"{address}-*"):
-            shutil.rmtree(old, ignore_errors=True)
-        os.replace(folder, final)
-    return final
+    folder = cache / hashlib.sha256(source.location.encode()).hexdigest()[:12]
+    if not _check_out(source, folder, "--depth=1").code:
+        return folder
+    # A killed git left its locks, or the server gives no part of its history.
+    fresh = folder.with_suffix(".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    done = _check_out(source, fresh)
+    if done.code:
+        otherwise = PipelineError(
+            f"git could not fetch {source.location} (exit code {done.code}).",
+            "Check the address, and that git may read it without asking (credential helper, "
+            "key).",
+        )
+        raise explain(done.output, FAILURES, otherwise, location=source.location)
+    shutil.rmtree(folder)
+    os.replace(fresh, folder)
+    return folder
 
 
-def _clone(source: Source, wanted: str, commit: str, folder: Path) -> None:
-    """Check ``commit`` out into ``folder``, with as little history as the server allows."""
-
-    def run(*arguments: str, check: bool = True) -> process.Done:
-        command = ["git", *_options(source), "-C", str(folder), *arguments]
-        done = process.stream(command, env=_env(), check=False)
-        if done.code and check:
-            raise _unreachable(source, done)
-        return done
-
-    folder.mkdir(parents=True)
-    run("init", "--quiet")
-    run("remote", "add", "origin", source.location)
-    # A server may refuse single commits by their hash; branches and tags it gives.
-    if run("fetch", "--quiet", "--depth=1", "origin", wanted, check=False).code:
-        run("fetch", "--quiet", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*")
-    run("-c", "advice.detachedHead=false", "checkout", "--quiet", commit)
-    update = ("submodule", "update", "--init", "--recursive", "--jobs=4")
-    if run(*update, "--depth=1", check=False).code:
-        run("submodule", "deinit", "--all", "--force")
-        shutil.rmtree(folder / ".git" / "modules", ignore_errors=True)
-        run(*update)
+def _check_out(source: Source, folder: Path, *depth: str) -> process.Done:
+    """Bring ``folder`` to the source's reference; the end of the step that came last."""
+    # git refuses submodules at file addresses unless it is told to; whoever names a local
+    # repository as the source trusts it.
+    trust = ("-c", "protocol.file.allow=always") if source.location.startswith("file:") else ()
+    env = dict(os.environ, GIT_TERMINAL_PROMPT="0")
+    folder.mkdir(parents=True, exist_ok=True)
+    for step in (
+        ("init", "--quiet"),
+        ("fetch", "--quiet", *depth, source.location, source.ref or "HEAD"),
+        ("checkout", "--quiet", "--force", "--detach", "FETCH_HEAD"),
+        ("submodule", "update", "--init", "--recursive", "--force", "--jobs=4", *depth),
+    ):
+        command = ["git", *trust, "-C", str(folder), *step]
+        done = process.stream(command, env=env, check=False)
+        if done.code:
+            break
+    return done
 
 
 def open_tree(source: Source, cache: Path) -> Tree:
@@ -256,63 +222,32 @@ def open_tree(source: Source, cache: Path) -> Tree:
                 f"The submodule {name} of {folder} is not checked out.",
                 f"Run: git -C {folder} submodule update --init --recursive",
             )
-    new = git.git(folder, "ls-files", "-z", "--others", "--exclude-standard", check=False)
-    status = git.git(
-        folder, "status", "--porcelain", "--untracked-files=no", "--", ".", check=False
-    )
+    asked = ("--porcelain", "--untracked-files=all", "--ignore-submodules=untracked", "--", ".")
+    states = [line[:2] for line in git.git(folder, "status", *asked, check=False).splitlines()]
+    untracked = states.count("??")
     commit = git.git(folder, "rev-parse", "HEAD", check=False)
-    untracked = len([name for name in new.split("\0") if name])
-    return Tree(folder, commit, files, untracked, bool(status))
+    return Tree(folder, commit, files, untracked, len(states) > untracked)
 
 
 def copy_tree(tree: Tree, target: Path) -> None:
-    """Copy what belongs to the source into the new folder ``target``.
+    """Copy what belongs to the source into the new folder ``target``."""
 
-    Raises:
-        PipelineError: A file cannot be read.
-    """
-    try:
-        if tree.files is None:
-            shutil.copytree(tree.folder, target, symlinks=True, ignore=_ignored(tree.folder))
-            return
-        for name in tree.files:
-            path, copy = tree.folder / name, target / name
-            if path.is_symlink() or path.exists():  # else deleted in the working tree
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(path, copy, follow_symlinks=False)
-    except (OSError, shutil.Error) as error:
-        raise PipelineError(f"The source {tree.folder} cannot be copied: {error}.") from error
+    def junk(folder: str, names: list[str]) -> set[str]:
+        left_out = _JUNK | (_TOP_JUNK if Path(folder) == tree.folder else set())
+        return {name for name in names if name in left_out or name.endswith(".egg-info")}
 
-
-def _ignored(top: Path) -> Any:
-    def choose(folder: str, names: list[str]) -> set[str]:
-        junk = _JUNK | (_TOP_JUNK if Path(folder) == top else set())
-        return {name for name in names if name in junk or name.endswith(".egg-info")}
-
-    return choose
-
-
-@dataclass(frozen=True)
-class Project:
-    """What a pyproject.toml says of how it is built.
-
-    Attributes:
-        name: Name of the distribution, as written.
-        requires: Build requirements.
-        static: Whether its version stood in the file (and has been replaced).
-        build_dir: Whether it sets scikit-build-core's ``build-dir`` itself.
-        environment: Variables that give a dynamic version.
-    """
-
-    name: str
-    requires: tuple[str, ...] = ()
-    static: bool = False
-    build_dir: bool = False
-    environment: dict[str, str] = field(default_factory=dict)
+    if tree.files is None:
+        shutil.copytree(tree.folder, target, symlinks=True, ignore=junk)
+        return
+    for name in tree.files:
+        path, copy = tree.folder / name, target / name
+        if path.is_symlink() or path.exists():  # else deleted in the working tree
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, copy, follow_symlinks=False)
 
 
 def put_version(folder: Path, version: str) -> Project:
-    """Make the copy in ``folder`` build as ``version``.
+    """Put ``version`` into the copy in ``folder``; returns what its pyproject.toml says.
 
     A static ``project.version`` is replaced in the file; a dynamic one is given by
     the variable of setuptools-scm, which hatch-vcs and scikit-build-core heed too.
@@ -332,17 +267,14 @@ def put_version(folder: Path, version: str) -> Project:
             f"The source's pyproject.toml gives no project name: {error}.",
             "It needs a [project] table with a name (PEP 621).",
         ) from error
-    static = "version" in table["project"]
-    if static:
+    if "version" in table["project"]:
         document = tomlkit.parse(text)
         document["project"]["version"] = version
         path.write_text(tomlkit.dumps(document), encoding="utf-8", newline="\n")
     variable = canonicalize_name(name).replace("-", "_").upper()
-    build = table.get("build-system", {})
     return Project(
-        name=name,
-        requires=tuple(build.get("requires", ["setuptools"])),
-        static=static,
+        name,
+        requires=tuple(table.get("build-system", {}).get("requires", ["setuptools"])),
         build_dir="build-dir" in table.get("tool", {}).get("scikit-build", {}),
         environment={f"SETUPTOOLS_SCM_PRETEND_VERSION_FOR_{variable}": version},
     )

@@ -1,0 +1,78 @@
+"""``dist/``: one build at a time, its work folder, and the finished wheels put in place."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from tools.core import console, files, process
+from tools.core.errors import PipelineError
+from tools.core.janitor import Janitor
+from tools.wheels.archive import RECORD, Wheel, WheelsRecord
+
+WORK = ".wheels"
+
+
+@contextlib.contextmanager
+def exclusive(root: Path) -> Iterator[Path]:
+    """Hold the one build of wheels of the checkout ``root``; yields its empty work folder.
+
+    The folder has the same path in every build, for the compiler caches' sake. If we are
+    killed, the janitor ends what we started and removes the folder, and holds the lock
+    until then: a build front end that lived on would write into the next build's.
+    """
+    locks, work = root / ".nox", root / "dist" / WORK
+    locks.mkdir(exist_ok=True)
+    held: list[int] = []
+    lock = FileLock(locks / "wheels.lock", on_acquired=held.append)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        console.say("another build of wheels is running in this checkout: waiting for it")
+        lock.acquire()
+    try:
+        with Janitor(keep_open=held) as janitor, process.watched_by(janitor, held):
+            if work.exists():  # the janitor was killed, too
+                shutil.rmtree(work)
+            janitor.owe("folder", str(work))
+            work.mkdir(parents=True)
+            yield work
+    finally:
+        lock.release()
+
+
+def publish(dist: Path, record: WheelsRecord, wheels: Sequence[Wheel]) -> None:
+    """Put finished wheels and their record into ``dist``, each in one step.
+
+    Earlier wheels of the project, and those that the old record lists, go: dist/ holds one
+    version, so that nothing picks up an old one. The record is taken away first and put
+    back last: wherever this is cut off, no file is half written and no record names a
+    wheel that is not there.
+    """
+    old = _outdated(dist, wheels)
+    (dist / RECORD).unlink(missing_ok=True)
+    for wheel in wheels:
+        os.replace(wheel.path, dist / wheel.name)
+    for path in old:
+        console.say(f"removing {path.name}: replaced by this build")
+        path.unlink()
+    files.write_json(dist / RECORD, record)
+
+
+def _outdated(dist: Path, wheels: Sequence[Wheel]) -> list[Path]:
+    """Wheels in ``dist`` that the new ones replace."""
+    names: set[str] = set()
+    with contextlib.suppress(FileNotFoundError, PipelineError):
+        names = {wheel.name for wheel in files.read_json(dist / RECORD, WheelsRecord).wheels}
+    starts = tuple(f"{wheel.project.replace('-', '_')}-" for wheel in wheels)
+    new = {wheel.name for wheel in wheels}
+    return [
+        path
+        for path in dist.glob("*.whl")
+        if path.name not in new and (path.name in names or path.name.lower().startswith(starts))
+    ]
