@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from tools.repo.event import Event
 from tools.workflow import expressions
@@ -20,203 +19,167 @@ from tools.workflow.model import Job, Step
 from tools.workflow.values import Value
 
 IMAGE_SESSIONS = frozenset({"docker_dev", "docker_test", "prod_image"})
-# These tell of a run on Actions, or only look: here the run tells of itself.
+# These report on a run on Actions, or only look: here the run reports on itself.
 LEFT_TO_CI = frozenset({"summary", "notify", "coverage", "audit", "sbom"})
-# These cannot even look without a token.
-TOKEN_SESSIONS = frozenset({"cleanup"})
-# Given to a session in place of what it would change outside of this machine.
+# What a session gets instead of changing something outside of this machine.
 WITHHELD = {
     "docker_dev": "--no-push",
     "prod_image": "--no-push",
     "release": "--dry-run",
     "cleanup": "--dry-run",
 }
-# Where nothing is published, secrets that publish are not even handed on.
-PUBLISHING_SECRETS = (
-    "DOCKER_HUB_USERNAME",
-    "DOCKER_HUB_TOKEN",
-    "SLACK_WEBHOOK_URL",
-    "CODECOV_TOKEN",
-)
-_SYSTEMS = {"ubuntu": "Linux", "windows": "Windows", "macos": "Darwin"}
+SYSTEMS = {"ubuntu": "Linux", "windows": "Windows", "macos": "Darwin"}
+
+Outputs = Mapping[str, Mapping[str, str]]  # of jobs by name, or of steps by id
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why something cannot be run here, what to do, and whether that is a failure."""
+
+    reason: str
+    remedy: str
+    fails: bool = False
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What this machine can do, and what it may.
+    """What this machine may do, and what it cannot.
 
     Attributes:
         publish: Whether ``--publish`` was given.
-        local_registry: Whether the registry is on the loopback range, so that a push
-            leaves nothing outside of this machine.
-        token: Whether there is a token for GitHub.
-        engine: What is wrong with the Docker engine; empty if it answers.
-        remedy: What to do about that.
-        ci: Whether what cannot be run is a failure.
+        push: Whether images may go to the registry.
+        obstacles: Sessions that cannot be run here.
         system: ``Linux``, ``Windows`` or ``Darwin``.
     """
 
     publish: bool = False
-    local_registry: bool = False
-    token: bool = False
-    engine: str = ""
-    remedy: str = ""
-    ci: bool = False
+    push: bool = False
+    obstacles: Mapping[str, Obstacle] = field(default_factory=dict)
     system: str = "Linux"
 
-    @property
-    def may_push(self) -> bool:
-        """Whether images may go to the registry."""
-        return self.publish or self.local_registry
-
-    def withholds(self, session: str) -> str:
-        """The argument that keeps a session from publishing; empty if it may."""
-        if session in IMAGE_SESSIONS:
-            return "" if self.may_push else WITHHELD.get(session, "")
-        return "" if self.publish and self.token else WITHHELD.get(session, "")
+    def allows(self, session: str) -> bool:
+        """Whether a session may change something outside of the checkout."""
+        return self.push if _name(session) in IMAGE_SESSIONS else self.publish
 
 
 @dataclass(frozen=True)
-class Leg:
-    """One combination of a job's matrix.
-
-    Attributes:
-        job: The job.
-        values: Its values; empty for a job without a matrix.
-        not_run: Why it cannot be run here; empty if it can.
-        remedy: What to do about that.
-    """
+class MatrixJob:
+    """One combination of a job's matrix, or a job without one, whose values are empty."""
 
     job: Job
-    values: Mapping[str, Any] = field(default_factory=dict)
-    not_run: str = ""
-    remedy: str = ""
+    values: Mapping[str, Value] = field(default_factory=dict)
+    obstacle: Obstacle | None = None
 
     @property
     def label(self) -> str:
         """``basic`` or ``linux-x64``: its values without the runner's name."""
-        return "-".join(str(value) for key, value in self.values.items() if key != "os")
+        values = (str(value) for key, value in self.values.items() if key != "os")
+        return re.sub(r"[^\w.-]", "-", "-".join(values))
 
     @property
-    def title(self) -> str:
-        """``test-docker-image (basic)``."""
-        return f"{self.job.name} ({self.label})" if self.label else self.job.name
-
-    @property
-    def file_name(self) -> str:
-        """Name of its log, without suffix."""
+    def name(self) -> str:
+        """``test-docker-image.basic``, which also names its files."""
         return f"{self.job.name}.{self.label}" if self.label else self.job.name
 
 
 @dataclass(frozen=True)
 class Command:
-    """A session with its arguments."""
+    """A session with its arguments; ``step`` is the id of the step that it was."""
 
     session: str
-    arguments: tuple[str, ...]
-    ident: str = ""
+    args: tuple[str, ...] = ()
+    step: str = field(default="", compare=False)
+
+    @property
+    def words(self) -> list[str]:
+        """What follows the program."""
+        return ["-s", self.session, *(["--", *self.args] if self.args else [])]
 
     def line(self) -> str:
         """As one would type it."""
-        given = ["--", *self.arguments] if self.arguments else []
-        return shlex.join(["nox", "-s", self.session, *given])
+        return shlex.join(["nox", *self.words])
 
 
-def step_scope(
-    leg: Leg,
-    event: Event,
-    outputs: Mapping[str, Mapping[str, str]],
-    steps: Mapping[str, Mapping[str, str]],
-) -> Scope:
-    """What a step's condition and variables can refer to.
+def matrix_jobs(job: Job, policy: Policy) -> list[MatrixJob]:
+    """All combinations of a job's matrix, each with what keeps it from running here."""
+    return [MatrixJob(job, row, _obstacle(job, row, policy)) for row in job.matrix or ({},)]
+
+
+def _obstacle(job: Job, values: Mapping[str, Value], policy: Policy) -> Obstacle | None:
+    system = SYSTEMS.get(str(values.get("os", "")).partition("-")[0], policy.system)
+    if system != policy.system:
+        return Obstacle(f"It runs on {system}, this is {policy.system}.", "CI runs it.")
+    return next((policy.obstacles[s] for s in job.sessions if s in policy.obstacles), None)
+
+
+def commands(
+    matrix_job: MatrixJob, event: Event, policy: Policy, outputs: Outputs, steps: Outputs
+) -> Iterator[Command]:
+    """The commands of a matrix job, each decided when those before it have run.
 
     Args:
-        leg: Where the step is.
+        matrix_job: Which.
         event: What triggered the run.
+        policy: What this machine may do, and what it cannot.
         outputs: Outputs of the jobs before.
-        steps: Outputs of the steps before, by id.
+        steps: Outputs of its steps by id, which who runs the commands fills in.
     """
-    needs: dict[str, Value] = {
-        n: {"result": "success", "outputs": dict(outputs.get(n, {}))} for n in leg.job.needs
-    }
+    before: list[Command] = []
+    for step in matrix_job.job.steps:
+        scope = _scope(matrix_job, event, outputs, steps)
+        if _runs_here(step, scope):
+            command = _command(step, scope, policy)
+            # The workflow tries, tests, publishes and tests again; where nothing is
+            # published, the second half is the first once more.
+            if command not in before or policy.allows(command.session):
+                before.append(command)
+                yield command
+
+
+def _name(session: str) -> str:
+    """A session's name without its parameters."""
+    return session.partition("(")[0]
+
+
+def _scope(matrix_job: MatrixJob, event: Event, outputs: Outputs, steps: Outputs) -> Scope:
+    """What a step's condition and variables can refer to."""
+    left = {name: outputs.get(name, {}) for name in matrix_job.job.needs}
     contexts: dict[str, Value] = {
         "github": github_context(event),
         "inputs": inputs_context(event),
-        "needs": needs,
-        "matrix": dict(leg.values),
-        "steps": {ident: {"outputs": dict(found)} for ident, found in steps.items()},
+        "needs": {name: {"result": "success", "outputs": {**left[name]}} for name in left},
+        "matrix": dict(matrix_job.values),
+        "steps": {step: {"outputs": {**values}} for step, values in steps.items()},
         # Not known here, so that text with them is empty; secrets come by environment.
         **{name: {} for name in ("env", "job", "runner", "strategy", "secrets", "vars")},
     }
     return Scope(contexts, expressions.job_status([]))
 
 
-def runs_here(step: Step, scope: Scope) -> bool:
+def _runs_here(step: Step, scope: Scope) -> bool:
     """Whether a step is one of ours, and its condition holds."""
-    session = step.session.partition("(")[0]
-    if not session or session in LEFT_TO_CI:
+    if not step.session or _name(step.session) in LEFT_TO_CI:
         return False
     return not step.condition or expressions.truthy(expressions.evaluate(step.condition, scope))
 
 
-def _words(step: Step, scope: Scope) -> list[str]:
-    """The words of what a step runs, its variables put in."""
+def _command(step: Step, scope: Scope, policy: Policy) -> Command:
+    """What a step is on this machine: its words, its variables put in."""
 
     def value(match: re.Match[str]) -> str:
-        text = step.env.get(match.group(1), "")
+        text = step.env.get(match[1], "")
         return expressions.to_string(expressions.evaluate_text(text, scope))
 
-    return [re.sub(r"\$\{?(\w+)\}?", value, word) for word in shlex.split(step.run)]
-
-
-def command_of(step: Step, scope: Scope, policy: Policy) -> Command:
-    """What a step is on this machine.
-
-    An empty digest is left out: the image was not pushed, and is found by its record.
-    """
-    words = _words(step, scope)
+    words = [re.sub(r"\$\{?(\w+)\}?", value, word) for word in shlex.split(step.run)]
     session = words[words.index("-s") + 1]
-    given = words[words.index("--") + 1 :] if "--" in words else []
-    if "--digest" in given and (not policy.may_push or not given[given.index("--digest") + 1]):
-        at = given.index("--digest")
-        if "--archive" not in given or not given[at + 1]:
-            del given[at : at + 2]
-    withheld = policy.withholds(session.partition("(")[0])
-    if withheld and withheld not in given and "--output" not in given:
-        given.append(withheld)
-    return Command(session, tuple(given), step.ident)
-
-
-def is_repeated(command: Command, before: Sequence[Command]) -> bool:
-    """Whether a command was given before, with nothing different built since.
-
-    The workflow builds, tests, pushes and tests again; where nothing is pushed, the
-    second half is the first once more.
-    """
-    same = [index for index, old in enumerate(before) if old.line() == command.line()]
-    if not same:
-        return False
-    since = before[same[-1] + 1 :]
-    return not any(old.session in WITHHELD and old.line() != command.line() for old in since)
-
-
-def _refusal(job: Job, values: Mapping[str, Any], policy: Policy) -> tuple[str, str]:
-    """Why a leg cannot be run here, and the remedy; empty if it can."""
-    runner = re.sub(r"\$\{\{.*\}\}", str(values.get("os", "")), job.runs_on)
-    wanted = next((system for name, system in _SYSTEMS.items() if runner.startswith(name)), "")
-    if values.get("os") and wanted and wanted != policy.system:
-        return f"it runs on {wanted}, this is {policy.system}", "CI does."
-    if policy.engine and IMAGE_SESSIONS & set(job.sessions):
-        return policy.engine, policy.remedy
-    if TOKEN_SESSIONS & set(job.sessions) and not policy.token and not policy.ci:
-        return "there is no token for GitHub", "Set GH_TOKEN to see what it would do."
-    return "", ""
-
-
-def legs_of(job: Job, policy: Policy) -> list[Leg]:
-    """The legs of a job, those that cannot be run here with the reason."""
-    found = []
-    for values in job.matrix or [{}]:
-        reason, remedy = _refusal(job, values, policy)
-        found.append(Leg(job, values, reason, remedy))
-    return found
+    args = words[words.index("--") + 1 :] if "--" in words else []
+    if "--digest" in args:
+        at = args.index("--digest")
+        # What was not pushed is known by its record instead.
+        if not args[at + 1] or not (policy.push or "--archive" in args):
+            del args[at : at + 2]
+    withheld = "" if policy.allows(session) else WITHHELD.get(_name(session), "")
+    if withheld and withheld not in args and "--output" not in args:
+        args.append(withheld)
+    return Command(session, tuple(args), step.ident)

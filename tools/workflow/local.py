@@ -7,193 +7,140 @@ as nothing leaves the machine, so that images are tested by digest there.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import datetime
-import json
 import os
 import platform
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from tools.core import cli, console, files
 from tools.core.errors import PipelineError, UsageError
 from tools.core.settings import ROOT, Settings, load
 from tools.images import engine
-from tools.images.record import ImageRecord
-from tools.registry import manifest as oci
+from tools.images import record as images
+from tools.registry.manifest import is_loopback
 from tools.repo.event import Event
 from tools.repo.versions import parse_tag
-from tools.runs import record as run_record
+from tools.runs import record as runs
 from tools.runs.record import ArtifactRecord, RunRecord, critical_path
-from tools.workflow import model as workflow
-from tools.workflow import plan
+from tools.workflow import decisions, jobs, model, plan
 from tools.workflow.decisions import CANCELLED, FAILURE, SUCCESS
-from tools.workflow.jobs import Policy
-from tools.workflow.model import Workflow
-from tools.workflow.runner import NOT_RUN, RUNNING, WAITING, Runner, State
+from tools.workflow.jobs import Obstacle, Policy
+from tools.workflow.runner import NOT_RUN, RUNNING, Runner, State
 from tools.workflow.triggers import Trigger, not_triggered
 
 TAIL = 20  # lines of a log that are shown for what failed
+HEADINGS = ("job", "result", "seconds", "why")
+EXIT_CODES = {SUCCESS: 0, FAILURE: 1, CANCELLED: 130}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(plan.EventOptions):
+    """What the command line asks for."""
+
+    jobs: int
+    publish: bool
+    dry_run: bool
+    json: bool
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """``python -m tools.workflow.local``."""
+    parser = cli.parser("pipeline", "Run the jobs that plan says run, as CI would.")
+    plan.add_event_options(parser)
+    default = max(2, os.cpu_count() or 2)
+    parser.add_argument(
+        "-j", "--jobs", type=cli.count, default=default, help=f"at the same time ({default})"
+    )
+    parser.add_argument(
+        "--publish", action="store_true", help="really push, release and delete, as CI does"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show the commands, run nothing")
+    parser.add_argument("--json", action="store_true", help="the record of the run on stdout")
+    return cli.main(parser, Options, work, arguments)
+
+
+def work(options: Options) -> int:
+    """Run the pipeline."""
+    runner = create_runner(options)
+    title = f"{runner.event.name} of {runner.event.ref}"
+    if options.dry_run:
+        console.say(title)
+        show_commands(runner, options.json)
+        return 0
+    for name in drop_stale(ROOT, runner.event):
+        console.say(f"removed dist/images/{name}, which is of another version")
+    folder = runner.folder.relative_to(ROOT).as_posix()
+    with console.step(f"{title}, logs in {folder}"):
+        record = carry_out(runner, options.jobs)
+    show_result(runner, record)
+    if options.json:
+        console.emit_json(record.to_json())
+    return EXIT_CODES[record.result]
+
+
+# -- before -----------------------------------------------------------------------------
+
+
+def create_runner(options: Options) -> Runner:
+    """All that is decided before anything runs."""
+    settings, graph = load(), model.load()
+    event = plan.find_event(options, os.environ)
+    if refusal := not_triggered(event, graph.triggers):
+        if plan.is_described(options) or console.on_actions():
+            raise UsageError(f"Nothing to run: {refusal}.", "Give another --event or --ref.")
+        # Somebody who works on a branch of their own wants to know what CI will say of it.
+        console.say(f"note: on GitHub nothing would run: {refusal}")
+        graph = dataclasses.replace(graph, triggers=(Trigger(event.name, {}),))
+    decisions.decide(graph, event, options.failed)  # refuses what is not a job
+    # Where origin does not name the repository, the images' name does.
+    event = dataclasses.replace(event, repository=event.repository or settings.image_name)
+    return Runner(
+        graph,
+        event,
+        find_policy(settings, options.publish),
+        ROOT,
+        # Sorts by time, and belongs to no other run.
+        f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}",
+        failed=options.failed,
+        python=os.environ.get("PIPELINE_PYTHON") or sys.executable,
+        changed=say_change,
+    )
 
 
 def find_policy(settings: Settings, publish: bool) -> Policy:
-    """What this machine can do, and what it may."""
-    problem = remedy = ""
+    """What this machine may do, and what it cannot."""
+    obstacles, ci = dict[str, Obstacle](), console.on_ci()
     try:
-        engine.find_engine()
+        engine.check_buildx(engine.find_engine())
     except PipelineError as error:
-        problem, remedy = error.message, error.remedy
-    return Policy(
-        publish=publish,
-        local_registry=oci.is_loopback(settings.registry),
-        token=bool(settings.gh_token),
-        engine=problem,
-        remedy=remedy,
-        ci=console.on_ci(),
-        system=platform.system(),
-    )
+        obstacle = Obstacle(error.message, error.remedy, fails=ci)
+        obstacles |= dict.fromkeys(jobs.IMAGE_SESSIONS, obstacle)
+    if not settings.gh_token and not ci:
+        remedy = "Set GH_TOKEN to see what it would do."
+        obstacles["cleanup"] = Obstacle("There is no token for GitHub.", remedy)
+    push = publish or is_loopback(settings.registry)
+    return Policy(publish, push, obstacles, platform.system())
 
 
-def widened(graph: Workflow, event: Event) -> Workflow:
-    """The workflow as if it were triggered by a branch that it is not for.
-
-    Somebody who runs the pipeline on a branch of their own wants to know what CI will
-    say of it, which the branch alone would not start.
-    """
-    if not not_triggered(event, graph.triggers):
-        return graph
-    console.say(f"note: on GitHub nothing would run: {not_triggered(event, graph.triggers)}")
-    others = tuple(t for t in graph.triggers if t.name != event.name)
-    return Workflow(graph.path, (*others, Trigger(event.name, {})), graph.jobs)
-
-
-# -- while it runs ----------------------------------------------------------------------
-
-
-def _plain(runner: Callable[[], Runner]) -> Callable[[State], None]:
-    """One line for every beginning and end."""
-
-    def changed(state: State) -> None:
-        if state.result == RUNNING:
-            console.say(f"{state.leg.title}: started")
-        elif state.result != WAITING:
-            took = f", {state.ended - state.started:.1f} s" if state.log else ""
-            why = f" ({state.reason})" if state.reason else ""
-            console.say(f"{state.leg.title}: {state.result}{took}{why}")
-
-    return changed
-
-
-_STYLES = {SUCCESS: "green", FAILURE: "bold red", RUNNING: "cyan", CANCELLED: "yellow"}
-_SIGNS = {SUCCESS: "✓", FAILURE: "✗", RUNNING: "▶", WAITING: "·", CANCELLED: "!"}
-
-
-def board(runner: Runner) -> Any:
-    """The live view: each leg, its state, its time."""
-    from rich.table import Table
-    from rich.text import Text
-
-    drawn = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-    for states in runner.states.values():
-        for state in states:
-            style = _STYLES.get(state.result, "dim")
-            end = runner.elapsed() if state.result == RUNNING else state.ended
-            took = f"{end - state.started:6.1f} s" if state.log else ""
-            sign = _SIGNS.get(state.result, "-")
-            drawn.add_row(
-                Text(f"{sign} {state.leg.title}", style),
-                Text(state.result, style),
-                took,
-                Text(state.reason, "dim", overflow="ellipsis", no_wrap=True),
-            )
-    drawn.add_row("", "", Text(f"{runner.elapsed():6.1f} s", "bold"), "")
-    return drawn
-
-
-@contextlib.contextmanager
-def live(runner: Runner) -> Iterator[Callable[[], None]]:
-    """A view that is drawn anew while the run goes on; what draws it is given."""
-    from rich.console import Console
-    from rich.live import Live
-
-    with Live(board(runner), console=Console(stderr=True), refresh_per_second=4) as shown:
-        yield lambda: shown.update(board(runner))
-        shown.update(board(runner))
-
-
-# -- afterwards -------------------------------------------------------------------------
-
-
-def find_artifacts(root: Path, since: float) -> tuple[ArtifactRecord, ...]:
-    """Wheels in ``dist/`` that were written after ``since`` (seconds since the epoch)."""
-    return tuple(
-        ArtifactRecord(path.name, path.stat().st_size, files.sha256(path))
-        for path in sorted((root / "dist").glob("*.whl"))
-        if path.stat().st_mtime >= since - 1
-    )
-
-
-def find_images(root: Path, since: float) -> tuple[ImageRecord, ...]:
-    """Records of images in ``dist/images/`` that were written after ``since``."""
-    records = []
-    for path in sorted((root / "dist" / "images").glob("*.json")):
-        if path.stat().st_mtime >= since - 1:
-            with contextlib.suppress(PipelineError):
-                records.append(files.read_json(path, ImageRecord))
-    return tuple(records)
-
-
-def show_result(record: RunRecord) -> None:
-    """The table, the critical path, and the end of the log of whatever failed."""
-    rows: list[tuple[str, ...]] = []
-    for job in record.jobs:
-        if not job.matrix_jobs:
-            rows.append((job.name, job.result, "", job.reason))
-        for leg in job.matrix_jobs:
-            name = f"{job.name} ({leg.label})" if leg.label else job.name
-            took = f"{leg.seconds:.1f}" if leg.log else ""
-            rows.append((name, leg.result, took, leg.reason))
-    console.say()
-    console.table(("job", "result", "seconds", "why"), rows)
-    chain = critical_path(record.jobs)
-    longest = sum(job.seconds for job in chain)
-    if longest:
-        names = " -> ".join(f"{job.name} {job.seconds:.1f} s" for job in chain)
-        ratio = record.seconds / longest
-        console.say(
-            f"critical path: {longest:.1f} s of {record.seconds:.1f} s ({ratio:.2f} x): {names}"
-        )
-    for job in record.jobs:
-        for leg in job.matrix_jobs:
-            if leg.result == FAILURE and leg.log:
-                show_tail(leg.log)
-
-
-def show_tail(log: str, root: Path = ROOT) -> None:
-    """The last lines of a log, and where it is."""
-    lines = (root / log).read_text(encoding="utf-8").splitlines()[-TAIL:]
-    console.say(f"\nlast lines of {log}:")
-    for line in lines:
-        console.say(f"  {line}")
-
-
-def show_remedies(runner: Runner) -> None:
-    """What to do about jobs that this machine cannot run, each remedy once."""
-    found: dict[str, list[str]] = {}
-    for states in runner.states.values():
-        for state in states:
-            if state.leg.not_run and state.result in {NOT_RUN, FAILURE}:
-                found.setdefault(
-                    f"{state.leg.not_run.rstrip('.')}. {state.leg.remedy}", []
-                ).append(state.leg.title)
-    for text, titles in found.items():
-        console.say(f"not run: {', '.join(titles)}: {text}")
+def show_commands(runner: Runner, as_json: bool) -> None:
+    """What would be run, by matrix job; nothing for what would not."""
+    plans = decisions.decide(runner.graph, runner.event, runner.failed)
+    commands: dict[str, list[str]] = {}
+    for one in (state.matrix_job for state in all_states(runner)):
+        found = jobs.commands(one, runner.event, runner.policy, {}, {})
+        runs_here = plans[one.job.name].run and one.obstacle is None
+        commands[one.name] = [command.line() for command in found] if runs_here else []
+    if as_json:
+        console.emit_json({"event": runner.event.to_json(), "commands": commands})
+    else:
+        for name, lines in commands.items():
+            console.say(f"{name}: {'; '.join(lines) or 'not run'}")
 
 
 def drop_stale(root: Path, event: Event) -> list[str]:
@@ -202,160 +149,121 @@ def drop_stale(root: Path, event: Event) -> list[str]:
     On Actions every job begins with an empty ``dist/``. Here the release would find what
     an earlier run left there, as the production image is built at the same time.
     """
-    if event.tag is None:
-        return []
-    version, found = str(parse_tag(event.tag).version), []
-    for path in sorted((root / "dist" / "images").glob("*.json")):
-        with contextlib.suppress(ValueError, AttributeError):
-            if json.loads(path.read_text(encoding="utf-8")).get("version") != version:
-                path.unlink()
-                found.append(path.name)
-    return found
+    dropped = []
+    for image in images.IMAGES if event.tag is not None else ():
+        # One that is missing or cannot be read is the release's to report.
+        with contextlib.suppress(PipelineError):
+            if images.read(image, root).version != str(parse_tag(event.tag or "").version):
+                (images.folder(root) / f"{image}.json").unlink()
+                dropped.append(f"{image}.json")
+    return dropped
 
 
-def join_summaries(folder: Path) -> str:
-    """What the sessions wrote for the step summary, one after another."""
-    parts = [p.read_text(encoding="utf-8") for p in sorted(folder.glob("*.summary.md"))]
-    whole = "".join(parts)
-    (folder / "summary.md").write_text(whole, encoding="utf-8")
-    return whole
+# -- while it runs ----------------------------------------------------------------------
 
 
-# -- the command ------------------------------------------------------------------------
-
-
-def show_commands(runner: Runner, made: plan.Plan) -> dict[str, list[str]]:
-    """What would be run, by leg, without running it."""
-    found: dict[str, list[str]] = {}
-    for name, decision in made.decisions.items():
-        for state in runner.states[name]:
-            lines = [command.line() for command in runner.commands(state.leg, {})]
-            wanted = decision.run and not state.leg.not_run
-            found[state.leg.title] = lines if wanted else []
-    return found
-
-
-def new_name(now: datetime.datetime) -> str:
-    """A name for a run that sorts by time and belongs to no other."""
-    return f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-
-
-def _result(runner: Runner, interrupted: bool) -> str:
-    if interrupted:
-        return CANCELLED
-    return FAILURE if FAILURE in runner.results.values() else SUCCESS
-
-
-def carry_out(runner: Runner, name: str, parallel: int, watch: bool) -> tuple[RunRecord, bool]:
-    """Run, record; the record, and whether it was interrupted."""
+def carry_out(runner: Runner, parallel: int) -> RunRecord:
+    """Run, and record what became of it."""
     began = datetime.datetime.now(datetime.UTC)
-    since = time.time()
-    interrupted = False
-    view = live(runner) if watch else contextlib.nullcontext(lambda: None)
-    try:
-        with view as refresh:
-            runner.run(parallel, refresh)
-    except KeyboardInterrupt:
-        interrupted = True
+    with live(runner):
+        runner.run(parallel)
+    ended, wheels = tuple(runner.records[n] for n in runner.states), new_files(runner, "*.whl")
+    results = {job.result for job in ended}
     record = RunRecord(
-        run=name,
+        run=runner.name,
         began=f"{began:%Y-%m-%dT%H:%M:%SZ}",
         event=runner.event.to_json(),
         seconds=runner.elapsed(),
-        result=_result(runner, interrupted),
+        result=next((one for one in (CANCELLED, FAILURE) if one in results), SUCCESS),
         parallel=parallel,
-        jobs=runner.records(),
-        artifacts=find_artifacts(runner.root, since),
-        images=find_images(runner.root, since),
+        jobs=ended,
+        artifacts=tuple(
+            ArtifactRecord(path.name, path.stat().st_size, files.sha256(path))
+            for path in wheels
+        ),
+        images=tuple(
+            images.read(path.stem, runner.root) for path in new_files(runner, "images/*.json")
+        ),
     )
-    run_record.write(record, runner.root)
-    return record, interrupted
+    runs.write(record, runner.root)
+    return record
 
 
-@dataclasses.dataclass(frozen=True)
-class Options(plan.EventOptions):
-    """The event, and how to run what it gives."""
-
-    jobs: int
-    publish: bool
-    dry_run: bool
-    json: bool
+def new_files(runner: Runner, pattern: str) -> list[Path]:
+    """Files in ``dist/`` that were written since the run began."""
+    since = time.time() - runner.elapsed() - 1  # file times may be coarse
+    paths = sorted((runner.root / "dist").glob(pattern))
+    return [path for path in paths if path.stat().st_mtime >= since]
 
 
-def make_runner(given: Options, name: str, watch: bool) -> tuple[Runner, plan.Plan]:
-    """All that is decided before anything runs."""
-    settings = load()
-    made = plan.plan_of(given, os.environ)
-    graph = workflow.load()
-    if not plan.is_described(given) and not console.on_actions():
-        graph = widened(graph, made.event)
-        made = plan.make_plan(graph, made.event, settings, failed=given.failed)
-    refusal = not_triggered(made.event, graph.triggers)
-    if refusal:
-        raise UsageError(f"Nothing to run: {refusal}.", "Give another --event or --ref.")
-    # Where origin does not tell the repository, the images' name does.
-    repository = made.event.repository or settings.image_name
-    runner = Runner(
-        graph,
-        dataclasses.replace(made.event, repository=repository),
-        find_policy(settings, given.publish),
-        name,
-        ROOT,
-        failed=tuple(given.failed),
-        python=os.environ.get("PIPELINE_PYTHON") or sys.executable,
-        changed=(lambda state: None) if watch else _plain(lambda: runner),
-    )
-    return runner, made
+def all_states(runner: Runner) -> list[State]:
+    """All matrix jobs, each after those it needs."""
+    return [state for states in runner.states.values() for state in states]
 
 
-def work(given: Options) -> int:
-    """Run the pipeline."""
-    watch = console.is_terminal() and not given.json
-    name = new_name(datetime.datetime.now(datetime.UTC))
-    runner, made = make_runner(given, name, watch)
-    if given.dry_run:
-        commands = show_commands(runner, made)
-        if given.json:
-            console.emit_json({"event": made.event.to_json(), "commands": commands})
-        else:
-            plan.show(made)
-            for title, lines in commands.items():
-                console.say(f"{title}: {'; '.join(lines) or 'not run'}")
-        return 0
-    console.say(f"{made.event.name} of {made.event.ref}, logs in {run_record.FOLDER / name}")
-    for stale in drop_stale(ROOT, made.event):
-        console.say(f"removed dist/images/{stale}, which is of another version")
-    record, interrupted = carry_out(runner, name, given.jobs, watch)
-    show_result(record)
-    show_remedies(runner)
-    console.step_summary(join_summaries(runner.folder))
-    if given.json:
-        console.emit_json(record.to_json())
-    if interrupted:
-        raise KeyboardInterrupt
-    return 0 if record.result == SUCCESS else 1
+def rows(runner: Runner) -> list[tuple[str, str, str, str]]:
+    """The table as it is now."""
+    found = []
+    for state in all_states(runner):
+        one, now = state.record, runner.elapsed()
+        seconds = now - one.started if one.result == RUNNING else one.seconds
+        took = f"{seconds:.1f}" if one.log else ""
+        found.append((state.matrix_job.name, one.result, took, one.reason))
+    return found
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError("give a whole number of at least 1")
-    return int(text)
+def say_change(state: State) -> None:
+    """A line for every beginning and end, where no terminal shows the table."""
+    name, one = state.matrix_job.name, state.record
+    took = f", {one.seconds:.1f} s" if one.log and one.result != RUNNING else ""
+    if not console.is_terminal():
+        console.say(f"{name}: {one.result}{took}{f' ({one.reason})' if one.reason else ''}")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """``python -m tools.workflow.local``."""
-    made = cli.parser("pipeline", "Run the jobs that plan says run, as CI would.")
-    plan.add_event_options(made)
-    default = max(2, os.cpu_count() or 2)
-    made.add_argument(
-        "-j", "--jobs", type=_count, default=default, help=f"at the same time ({default})"
-    )
-    made.add_argument(
-        "--publish", action="store_true", help="really push, release and delete, as CI does"
-    )
-    made.add_argument("--dry-run", action="store_true", help="show the commands, run nothing")
-    made.add_argument("--json", action="store_true", help="the record of the run on stdout")
-    return cli.main(made, Options, work, arguments)
+@contextlib.contextmanager
+def live(runner: Runner) -> Iterator[None]:
+    """On a terminal, the table drawn anew while the run goes on."""
+    if not console.is_terminal():
+        yield
+        return
+    from rich.console import Console
+    from rich.live import Live
+    from rich.table import Table
+    from rich.text import Text
+
+    styles = {SUCCESS: "green", FAILURE: "bold red", RUNNING: "cyan"}
+
+    def board() -> Table:
+        drawn = Table(*HEADINGS, title=f"{runner.elapsed():.0f} s")
+        for row in rows(runner):
+            drawn.add_row(*(Text(cell, styles.get(row[1], "dim")) for cell in row))
+        return drawn
+
+    with Live(get_renderable=board, console=Console(stderr=True), transient=True):
+        yield
+
+
+# -- afterwards -------------------------------------------------------------------------
+
+
+def show_result(runner: Runner, record: RunRecord) -> None:
+    """The table, the critical path, logs of what failed, remedies of what was not run."""
+    console.table(HEADINGS, rows(runner))
+    if chain := critical_path(record.jobs):
+        longest = sum(job.seconds for job in chain)
+        path = " -> ".join(f"{job.name} {job.seconds:.1f} s" for job in chain)
+        ratio = f"{longest:.1f} s of {record.seconds:.1f} s ({record.seconds / longest:.2f} x)"
+        console.say(f"critical path: {ratio}: {path}")
+    obstacles: set[Obstacle] = set()
+    for state in all_states(runner):
+        obstacle, one = state.matrix_job.obstacle, state.record
+        if one.result == FAILURE and one.log:
+            lines = (runner.root / one.log).read_text(encoding="utf-8").splitlines()
+            console.say("\n  ".join([f"last lines of {one.log}:", *lines[-TAIL:]]))
+        elif obstacle is not None and one.result in {NOT_RUN, FAILURE}:
+            obstacles.add(obstacle)
+    for obstacle in obstacles:
+        console.say(f"not run: {obstacle.reason} {obstacle.remedy}")
 
 
 if __name__ == "__main__":
