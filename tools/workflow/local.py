@@ -117,7 +117,7 @@ def find_policy(settings: Settings, publish: bool) -> Policy:
     """What this machine may do, and what it cannot."""
     obstacles, ci = dict[str, Obstacle](), console.on_ci()
     try:
-        engine.check_buildx(engine.find_engine())
+        engine.find_engine()
     except PipelineError as error:
         obstacle = Obstacle(error.message, error.remedy, fails=ci)
         obstacles |= dict.fromkeys(jobs.IMAGE_SESSIONS, obstacle)
