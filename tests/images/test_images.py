@@ -341,10 +341,12 @@ def test_missing_certificate_bundle(tmp_path: Path) -> None:
 
 def test_context_is_small() -> None:
     """Only what the Dockerfile copies is sent: this checkout's context is under 1 MB."""
-    measured = build.measure_context(ROOT)
-    assert 0 < measured.size < 1_000_000
+    assert "files" in build.check_context(ROOT, 1_000_000)
+    with pytest.raises(UsageError) as caught:
+        build.check_context(ROOT, 0)
+    names = [line.split()[-1] for line in caught.value.detail.splitlines()]
     allowed = ("docker/", "package/", "Dockerfile", ".dockerignore")
-    assert all(name.startswith(allowed) for _, name in measured.largest)
+    assert names and all(name.startswith(allowed) for name in names)
 
 
 def test_context_too_large(tmp_path: Path) -> None:
@@ -352,12 +354,11 @@ def test_context_too_large(tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(b"x" * 3000)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "huge.bin").write_bytes(b"x" * 9000)
-    measured = build.measure_context(tmp_path)
     with pytest.raises(UsageError, match="over the limit of 1.0 kB") as caught:
-        build.check_context(measured, 1000)
+        build.check_context(tmp_path, 1000)
     lines = caught.value.detail.splitlines()
     assert "model/huge.bin" in lines[0] and "big" in lines[1]
-    build.check_context(measured, 20_000)
+    assert build.check_context(tmp_path, 20_000) == "12.0 kB in 2 files"
 
 
 RECORD = ImageRecord(

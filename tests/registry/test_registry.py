@@ -18,6 +18,7 @@ from tools.core.secrets import Secret, redact
 from tools.core.settings import load
 from tools.registry import manifest as oci
 from tools.registry.client import (
+    Answer,
     Forbidden,
     NotFound,
     Registry,
@@ -28,6 +29,8 @@ from tools.registry.client import (
 )
 from tools.registry.login import Challenge, basic, choose_challenge
 from tools.registry.manifest import InvalidManifest, parse_manifest
+
+LOGIN = ("robot", "pass-of-robot")
 
 
 def client(host: str, user: str = "", password: str = "", **options: object) -> Registry:
@@ -45,7 +48,7 @@ def gate(registry: RealRegistry) -> Iterator[Gate]:
 @pytest.fixture
 def token_gate(registry: RealRegistry) -> Iterator[Gate]:
     """A gate before the registry that asks for Bearer tokens, as GitHub's does."""
-    with gate_before(registry.url, TokenServer("robot", "pass-of-robot")) as running:
+    with gate_before(registry.url, TokenServer(*LOGIN)) as running:
         yield running
 
 
@@ -53,44 +56,39 @@ def token_gate(registry: RealRegistry) -> Iterator[Gate]:
 
 
 @pytest.mark.parametrize(
-    ("host", "expected"),
-    [
-        ("127.0.0.1:5000", True),
-        ("127.9.9.9", True),
-        ("localhost:5000", True),
-        ("[::1]:5000", True),
-        ("ghcr.io", False),
-        ("10.0.0.1:5000", False),
-        ("localhost.example.com", False),
-        ("127.0.0.1.example.com", False),
-    ],
+    "host", ["127.0.0.1:5000", "127.9.9.9", "localhost:5000", "[::1]:5000"]
 )
-def test_plain_http_only_on_this_machine(host: str, expected: bool):
-    """A login must never cross a network in the clear because of a host's name."""
-    assert oci.is_loopback(host) is expected
-    assert Registry(host).url.startswith("http://" if expected else "https://")
+def test_plain_http_on_this_machine(host: str):
+    """Only there a login may go in the clear."""
+    assert oci.is_loopback(host) and Registry(host).url == f"http://{host}"
 
 
 @pytest.mark.parametrize(
-    ("header", "expected"),
-    [
-        (
-            'Bearer realm="https://ghcr.io/token",service="ghcr.io",scope="repository:a/b:pull"',
-            Challenge("bearer", "https://ghcr.io/token", "ghcr.io"),
-        ),
-        ('Basic realm="Registry, of \\"us\\""', Challenge("basic", 'Registry, of "us"')),
-        ("Basic", Challenge("basic")),
-        ('basic realm=plain, BEARER realm="https://x/t"', Challenge("bearer", "https://x/t")),
-        ('Negotiate abc==, Basic realm="x"', Challenge("basic", "x")),
-        ('Basic realm="x, Bearer realm=y"', Challenge("basic", "x, Bearer realm=y")),
-        ('Digest realm="x", nonce="y"', None),
-        ("", None),
-        ("nonsense", None),
-    ],
+    "host", ["ghcr.io", "10.0.0.1:5000", "localhost.example.com", "127.0.0.1.example.com"]
 )
-def test_challenges(header: str, expected: Challenge | None):
+def test_tls_elsewhere(host: str):
+    """A login must never cross a network in the clear because of a host's name."""
+    assert not oci.is_loopback(host) and Registry(host).url == f"https://{host}"
+
+
+CHALLENGES = {
+    'Bearer realm="https://ghcr.io/token",service="ghcr.io",scope="repository:a/b:pull"':
+        Challenge("bearer", "https://ghcr.io/token", "ghcr.io"),
+    'Basic realm="Registry, of \\"us\\""': Challenge("basic", 'Registry, of "us"'),
+    "Basic": Challenge("basic"),
+    'basic realm=plain, BEARER realm="https://x/t"': Challenge("bearer", "https://x/t"),
+    'Negotiate abc==, Basic realm="x"': Challenge("basic", "x"),
+    'Basic realm="x, Bearer realm=y"': Challenge("basic", "x, Bearer realm=y"),
+    'Digest realm="x", nonce="y"': None,
+    "": None,
+    "nonsense": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("header", CHALLENGES)
+def test_challenges(header: str):
     """Each registry words its challenge differently (RFC 9110, 11.6.1)."""
-    assert choose_challenge(header) == expected
+    assert choose_challenge(header) == CHALLENGES[header]
 
 
 @given(st.text(max_size=80))
@@ -109,6 +107,12 @@ def test_any_json_is_a_manifest_or_said_to_be_none(value: object):
         assert all(oci.is_digest(part.digest) for part in (*read.children, *read.blobs))
     except InvalidManifest:
         pass
+
+
+def test_an_unknown_digest_algorithm_is_refused():
+    """What cannot be checked is not believed."""
+    with pytest.raises(InvalidManifest, match="md5"):
+        parse_manifest(b"{}", digest="md5:0")
 
 
 # --- reading ---
@@ -168,10 +172,10 @@ def test_tags_of_every_page(repository: Repository, gate: Gate):
     """A listing that is cut into pages is read to its end."""
     for number in range(5):
         repository.image_manifest(f"tag-{number}")
-    answer, pages = gate.respond, []
+    respond, pages = gate.respond, []
 
     def in_pages(seen: Seen, body: bytes):
-        status, headers, content = answer(seen, body)
+        status, headers, content = respond(seen, body)
         if "/tags/list" in seen.path:
             tags = sorted(json.loads(content)["tags"])
             start = int(seen.path.partition("last=")[2] or 0)
@@ -187,34 +191,26 @@ def test_tags_of_every_page(repository: Repository, gate: Gate):
     assert pages == [0, 2, 4]
 
 
-def test_referrers_by_fallback_tag(repository: Repository):
-    """Registries without the referrers API: the tag sha256-<hex> holds the list."""
+def test_referrers(repository: Repository, gate: Gate):
+    """The OCI 1.1 API where it is there, else the tag sha256-<hex>; GitHub's 303 to a web page
+    is not followed.
+    """
     image = repository.build("image")
-    reader = client(repository.registry.address)
+    reader = client(gate.address)
     assert reader.referrers(repository.name, image.digest) == []
-    artifact = repository.artifact(image, "application/vnd.example")
-    repository.referrers_tag(image, [artifact])
-    [found] = reader.referrers(repository.name, image.digest)
-    assert (found.digest, found.artifact_type) == (artifact.digest, "application/vnd.example")
-
-
-@pytest.mark.parametrize("answers", ["api", "redirect"])
-def test_referrers_by_api_and_past_githubs_redirect(
-    repository: Repository, gate: Gate, answers: str
-):
-    """The OCI 1.1 API is used where it is there; GitHub's 303 to a web page is not followed."""
-    image = repository.build("image")
-    by_api = repository.artifact(image, "application/vnd.by.api")
     by_tag = repository.artifact(image, "application/vnd.by.tag")
+    by_api = repository.artifact(image, "application/vnd.by.api")
     repository.referrers_tag(image, [by_tag])
-    listed = {"manifests": [by_api.descriptor()]}
-    faults = {
-        "api": Fault(200, {"Content-Type": oci.OCI_INDEX}, json.dumps(listed).encode()),
-        "redirect": Fault(303, {"Location": "http://127.0.0.1:9/packages"}),
-    }
-    gate.fault = lambda seen: faults[answers] if "/referrers/" in seen.path else None
-    [found] = client(gate.address).referrers(repository.name, image.digest)
-    assert found.digest == (by_api if answers == "api" else by_tag).digest
+    listed = json.dumps({"manifests": [by_api.descriptor()]}).encode()
+    api = Fault(200, {"Content-Type": oci.OCI_INDEX}, listed)
+    redirect = Fault(303, {"Location": "http://127.0.0.1:9/packages"})
+    for fault, expected in ((None, by_tag), (redirect, by_tag), (api, by_api)):
+        gate.fault = lambda seen, fault=fault: fault if "/referrers/" in seen.path else None
+        [found] = reader.referrers(repository.name, image.digest)
+        assert (found.digest, found.artifact_type) == (expected.digest, expected.artifact_type)
+    gate.fault = lambda seen: Fault(403) if "/referrers/" in seen.path else None
+    with pytest.raises(Forbidden):
+        reader.referrers(repository.name, image.digest)
 
 
 def test_content_that_is_not_its_digest_is_refused(repository: Repository, gate: Gate):
@@ -228,22 +224,23 @@ def test_content_that_is_not_its_digest_is_refused(repository: Repository, gate:
 # --- logging in ---
 
 
-def test_basic_login(login_registry: RealRegistry):
-    """htpasswd registries: asked, accepted, refused, and not given."""
+def test_basic_login(login_registry: RealRegistry, registry: RealRegistry):
+    """htpasswd registries: asked, accepted, refused, and not given; others ask nobody."""
     repository = login_registry.repository()
     repository.image_manifest("image")
     good = client(login_registry.address, login_registry.user, login_registry.password)
-    assert (good.answer().challenge, good.answer().login) == ("basic", True)
+    assert good.answer() == Answer("basic", True)
     assert good.head(repository.name, "image").digest
     good.check_push(repository.name)
     wrong = client(login_registry.address, login_registry.user, "wrong password")
-    assert wrong.answer().login is False
+    assert wrong.answer() == Answer("basic", False)
     with pytest.raises(Unauthorised):
         wrong.head(repository.name, "image")
     nobody = client(login_registry.address)
-    assert nobody.answer().login is None
+    assert nobody.answer() == Answer("basic", None)
     with pytest.raises(Unauthorised, match="wants a login"):
         nobody.check_push(repository.name)
+    assert client(registry.address, *LOGIN).answer() == Answer("", None)
 
 
 def test_bearer_login(repository: Repository, token_gate: Gate):
@@ -251,15 +248,15 @@ def test_bearer_login(repository: Repository, token_gate: Gate):
     a missing one, and the secret is in no message.
     """
     image = repository.build("image")
-    reader = client(token_gate.address, "robot", "pass-of-robot")
+    reader = client(token_gate.address, *LOGIN)
     for _ in range(5):
         assert reader.head(repository.name, "image").digest == image.digest
     assert token_gate.count(part="/token") == 1
     assert token_gate.count() == 1 + 1 + 5
-    assert reader.answer().login is True
-    assert client(token_gate.address).answer().login is None
+    assert reader.answer() == Answer("bearer", True)
+    assert client(token_gate.address).answer() == Answer("bearer", None)
     wrong = client(token_gate.address, "robot", "not-the-pass")
-    assert wrong.answer().login is False
+    assert wrong.answer() == Answer("bearer", False)
     with pytest.raises(Unauthorised) as caught:
         wrong.manifest(repository.name, "image")
     assert "not-the-pass" not in str(caught.value)
@@ -273,19 +270,18 @@ def test_token_servers_that_give_no_token(token_gate: Gate, body: bytes):
         client(token_gate.address).head("a/b", "c")
 
 
-@pytest.mark.parametrize(("jwt", "refuse"), [(True, False), (False, False), (False, True)])
-def test_push_is_forbidden(registry: RealRegistry, jwt: bool, refuse: bool):
-    """A read-only login: said in the token, by the registry, or by the token server."""
-    tokens = TokenServer("robot", "pass-of-robot", frozenset({"pull"}), jwt, refuse=refuse)
+@pytest.mark.parametrize("refuse", [False, True])
+def test_push_is_forbidden(registry: RealRegistry, refuse: bool):
+    """A read-only login: said by the registry, or by the token server."""
+    tokens = TokenServer(*LOGIN, frozenset({"pull"}), refuse=refuse)
     with gate_before(registry.url, tokens) as gate:
-        reader = client(gate.address, "robot", "pass-of-robot")
         with pytest.raises((Forbidden, Unauthorised)):
-            reader.check_push("test/read-only")
+            client(gate.address, *LOGIN).check_push("test/read-only")
 
 
 def test_check_push_pushes_nothing(repository: Repository, token_gate: Gate):
     """Asking whether we may push leaves no blob and no manifest, and ends its upload."""
-    client(token_gate.address, "robot", "pass-of-robot").check_push(repository.name)
+    client(token_gate.address, *LOGIN).check_push(repository.name)
     root = repository.registry.root / "docker/registry/v2/repositories" / repository.name
     # distribution 2.8 keeps an empty hash state of an upload that was cancelled.
     left = {path.name for path in root.rglob("*") if path.is_file() and path.stat().st_size}
@@ -293,16 +289,21 @@ def test_check_push_pushes_nothing(repository: Repository, token_gate: Gate):
     assert token_gate.count("DELETE") == 1
 
 
-def test_expired_tokens_are_renewed(registry: RealRegistry, repository: Repository):
-    """A token that the registry no longer takes costs one more request, not the run."""
-    repository.image_manifest("image")
-    tokens = TokenServer("robot", "pass-of-robot")
-    with gate_before(registry.url, tokens) as gate:
-        reader = client(gate.address, "robot", "pass-of-robot")
-        reader.head(repository.name, "image")
-        tokens.issued.clear()
-        assert reader.head(repository.name, "image").digest
-        assert gate.count(part="/token") == 2
+def test_many_threads(repository: Repository, token_gate: Gate):
+    """One client object serves many threads: connections are pooled, one token is fetched,
+    and another when the registry no longer takes it.
+    """
+    images = [repository.image_manifest(f"t{number}").digest for number in range(20)]
+    reader = client(token_gate.address, *LOGIN, connections=8)
+
+    def read(number: int) -> str:
+        return {reader.head(repository.name, f"t{number}").digest for _ in range(5)}.pop()
+
+    for tokens in (1, 2):
+        with ThreadPoolExecutor(20) as pool:
+            assert list(pool.map(read, range(20))) == images
+        assert token_gate.count(part="/token") == tokens
+        token_gate.tokens.issued.clear()
 
 
 def test_login_goes_to_no_token_server_without_tls():
@@ -311,7 +312,7 @@ def test_login_goes_to_no_token_server_without_tls():
         headers = {"WWW-Authenticate": 'Bearer realm="http://tokens.example.com/t",service="x"'}
         gate.fault = lambda _seen: Fault(401, headers)
         with pytest.raises(RegistryError, match="no TLS"):
-            client(gate.address, "robot", "pass-of-robot").head("a/b", "c")
+            client(gate.address, *LOGIN).head("a/b", "c")
 
 
 def test_login_does_not_follow_a_redirect_elsewhere(repository: Repository, token_gate: Gate):
@@ -320,19 +321,39 @@ def test_login_does_not_follow_a_redirect_elsewhere(repository: Repository, toke
         other.fault = lambda _seen: Fault(200)
         away = Fault(202, {"Location": f"{other.url}/upload"})
         token_gate.fault = lambda seen: away if seen.method == "POST" else None
-        client(token_gate.address, "robot", "pass-of-robot").check_push(repository.name)
+        client(token_gate.address, *LOGIN).check_push(repository.name)
         assert [seen.headers.get("Authorization") for seen in other.seen] == [None]
+
+
+def test_connect_takes_the_settings(login_registry: RealRegistry, tmp_path):
+    """The settings' registry and token are what is used; Docker Hub has its own login."""
+    env = {"REGISTRY": login_registry.address, "GH_TOKEN": login_registry.password}
+    settings = load({**env, "IMAGE_NAME": f"{login_registry.user}/image"}, tmp_path)
+    assert connect(settings).answer().login is True
+    env = {"REGISTRY": "docker.io", "IMAGE_NAME": "a/b", "DOCKER_HUB_USERNAME": "me"}
+    assert connect(load(env, tmp_path)).url == "https://registry-1.docker.io"
+
+
+def test_basic_header_is_masked():
+    """Neither the password nor its Base64 form is ever printed."""
+    header = basic("robot", Secret("correct horse"))
+    assert redact(f"x {header} correct horse") == "x Basic *** ***"
 
 
 # --- faults ---
 
+PASSING = {
+    "500": Fault(500), "502": Fault(502), "503": Fault(503, {"Retry-After": "0"}),
+    "429": Fault(429), "reset": Fault(reset=True), "truncated": Fault(truncate=True),
+}  # fmt: skip
+LASTING = {
+    RegistryError: (Fault(500), Fault(418)), Unauthorised: (Fault(401),),
+    Forbidden: (Fault(403),), NotFound: (Fault(404),),
+    Unreachable: (Fault(reset=True), Fault(truncate=True)),
+}  # fmt: skip
 
-@pytest.mark.parametrize(
-    "fault",
-    [Fault(500), Fault(502), Fault(503, {"Retry-After": "0"}), Fault(429), Fault(reset=True),
-     Fault(truncate=True)],
-    ids=["500", "502", "503", "429", "reset", "truncated"],
-)  # fmt: skip
+
+@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
 def test_passing_faults_are_outlived(repository: Repository, gate: Gate, fault: Fault):
     """A fault that passes is repeated away, and the response is whole."""
     image = repository.build("image")
@@ -342,72 +363,31 @@ def test_passing_faults_are_outlived(repository: Repository, gate: Gate, fault: 
     assert gate.count() == 3
 
 
-@pytest.mark.parametrize(
-    ("fault", "expected"),
-    [
-        (Fault(500), RegistryError),
-        (Fault(401), Unauthorised),
-        (Fault(403), Forbidden),
-        (Fault(404), NotFound),
-        (Fault(418), RegistryError),
-        (Fault(reset=True), Unreachable),
-        (Fault(truncate=True), Unreachable),
-    ],
-    ids=["500", "401", "403", "404", "418", "reset", "cut off"],
-)
-def test_lasting_faults_are_told_apart(gate: Gate, fault: Fault, expected: type[RegistryError]):
+@pytest.mark.parametrize("expected", LASTING)
+def test_lasting_faults_are_told_apart(gate: Gate, expected: type[RegistryError]):
     """Only a clean 404 may ever count as absence; each other fault has its own exception."""
-    gate.fault = lambda _seen: fault
-    with pytest.raises(RegistryError) as caught:
-        client(gate.address, retries=2).manifest("a/b", "tag")
-    assert type(caught.value) is expected
-    assert caught.value.status == (0 if expected is Unreachable else fault.status)
+    for fault in LASTING[expected]:
+        gate.fault = lambda _seen, fault=fault: fault
+        with pytest.raises(RegistryError) as caught:
+            client(gate.address, retries=2).manifest("a/b", "tag")
+        assert type(caught.value) is expected
+        assert caught.value.status == (0 if expected is Unreachable else fault.status)
 
 
 def test_nobody_there(monkeypatch: pytest.MonkeyPatch):
     """A registry that is down is one sentence; no proxy is asked for one on this machine."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with gate_before("") as gone:
-        address = gone.address
         gone.fault = lambda _seen: Fault(200)
-        client(address, retries=1).answer()
-    with pytest.raises(Unreachable, match=f"{address} cannot be reached: .*refused"):
-        client(address, retries=1).answer()
-
-
-def test_many_threads(repository: Repository, token_gate: Gate):
-    """One client object serves many threads, over pooled connections."""
-    images = [repository.image_manifest(f"t{number}") for number in range(20)]
-    reader = client(token_gate.address, "robot", "pass-of-robot", connections=8)
-    found: dict[int, str] = {}
-
-    def read(number: int) -> None:
-        for _ in range(5):
-            found[number] = reader.head(repository.name, f"t{number}").digest
-
-    with ThreadPoolExecutor(20) as pool:
-        list(pool.map(read, range(20)))
-    assert found == {number: image.digest for number, image in enumerate(images)}
-    assert token_gate.count(part="/token") == 1
-
-
-def test_connect_takes_the_settings(login_registry: RealRegistry, tmp_path):
-    """The settings' registry and token are what is used."""
-    env = {"REGISTRY": login_registry.address, "GH_TOKEN": login_registry.password}
-    settings = load({**env, "IMAGE_NAME": f"{login_registry.user}/image"}, tmp_path)
-    assert connect(settings).answer().login is True
+        client(gone.address, retries=1).answer()
+    with pytest.raises(Unreachable, match=f"{gone.address} cannot be reached: .*refused"):
+        client(gone.address, retries=1).answer()
 
 
 def test_wrong_certificate_bundle(tmp_path):
-    """A bundle that is no PEM file is one sentence, at once."""
+    """A bundle that is no PEM file, or not there, is one sentence, at once."""
     bundle = tmp_path / "bundle.pem"
-    for text in ("nonsense", None):
-        bundle.write_text(text) if text else bundle.unlink()
+    for _ in range(2):
         with pytest.raises(UsageError, match="cannot be read"):
             Registry("ghcr.io", ca_certificates=str(bundle))
-
-
-def test_basic_header_is_masked():
-    """Neither the password nor its Base64 form is ever printed."""
-    header = basic("robot", Secret("correct horse"))
-    assert redact(f"x {header} correct horse") == "x Basic *** ***"
+        bundle.write_text("nonsense")

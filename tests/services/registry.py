@@ -281,7 +281,6 @@ class Repository:
         layer_size: int = 64,
         architecture: str = "amd64",
         docker: bool = False,
-        subject: Pushed | None = None,
     ) -> Pushed:
         """Push an image of one platform (its layers are no real file systems).
 
@@ -292,7 +291,6 @@ class Repository:
             layer_size: Bytes of each layer.
             architecture: Goes into its configuration and the descriptor's platform.
             docker: Docker's media types instead of OCI's.
-            subject: Manifest that it refers to (OCI 1.1).
         """
         seed = self._unique(seed)
         platform = {"architecture": architecture, "os": "linux"}
@@ -307,7 +305,6 @@ class Repository:
                 self.blob(layer_type, (data * (layer_size // len(data) + 1))[:layer_size])
                 for data in datas
             ],
-            "subject": subject and subject.descriptor(),
         }
         return replace(self.manifest(content, tag), platform=platform)
 
@@ -330,20 +327,12 @@ class Repository:
         return replace(self.manifest(content), platform=platform, annotations=annotations)
 
     def index(
-        self,
-        children: Sequence[Pushed],
-        tag: str = "",
-        *,
-        docker: bool = False,
-        subject: Pushed | None = None,
-        annotations: Mapping[str, str] | None = None,
+        self, children: Sequence[Pushed], tag: str = "", *, docker: bool = False
     ) -> Pushed:
         """Push an index of manifests (or of indexes) that are there already."""
         content = {
             "mediaType": DOCKER_LIST if docker else OCI_INDEX,
             "manifests": [child.descriptor() for child in children],
-            "subject": subject and subject.descriptor(),
-            "annotations": annotations,
         }
         return self.manifest(content, tag)
 

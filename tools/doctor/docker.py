@@ -7,7 +7,6 @@ import tempfile
 from pathlib import Path
 
 from tools.core import process
-from tools.core.console import human_size
 from tools.core.errors import PipelineError, UsageError
 from tools.doctor.base import Caution, Check, Subject
 from tools.doctor.machine import check_space
@@ -93,9 +92,8 @@ def check_base_image(subject: Subject) -> str:
 
 def check_context(subject: Subject) -> str:
     """The build context is within its bound."""
-    measured = build.measure_context(subject.root)
-    build.check_context(measured, subject.settings.context_limit)
-    return f"The build context is {human_size(measured.size)} in {measured.files} files."
+    sent = build.check_context(subject.root, subject.settings.context_limit)
+    return f"The build context is {sent}."
 
 
 CHECKS = (

@@ -56,9 +56,8 @@ def check(plan: BuildPlan, context: Context) -> BuildPlan:
     with ThreadPoolExecutor(2) as pool:
         found = pool.submit(engine.find_engine)
         builder = pool.submit(engine.find_builder, plan.builder)
-        sent = build.measure_context(context.root)
-    console.say(f"build context: {console.human_size(sent.size)} in {sent.files} files")
-    build.check_context(sent, context.settings.context_limit)
+        sent = build.check_context(context.root, context.settings.context_limit)
+    console.say(f"build context: {sent}")
     return build.fit_to_builder(plan, found.result(), builder.result())
 
 

@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from tools.core import files, process
@@ -30,7 +30,6 @@ _STEP = (
     r'process "(?P<step>[^\n]{1,100})[^\n]*?" did not complete successfully: (?P<end>[^\n]+)'
 )
 _STEP_FAILED = "The build step '{step}' failed ({end})."
-_SYNTAX = "Correct that line; nox -s lint shows what hadolint says of it."
 MISSING_BASE = Failure(
     r"failed to resolve source metadata for (?P<base>\S+): ",
     "The base image {base} cannot be found.",
@@ -55,14 +54,10 @@ FAILURES = (
         "See its status page, then run the session again: what was built is kept.",
     ),
     Failure(
-        r"dockerfile parse error on line (?P<line>\d+): (?P<problem>.+)",
+        r"(?:error on line |Dockerfile:)(?P<line>\d+)\b(?:: |[\s\S]*?failed to solve: )"
+        r"(?:dockerfile parse error on line \d+: )?(?P<problem>.+)",
         "Dockerfile, line {line}: {problem}.",
-        _SYNTAX,
-    ),
-    Failure(
-        r"Dockerfile:(?P<line>\d+)\b[\s\S]*?ERROR: .*?failed to solve: (?P<problem>.+)",
-        "Dockerfile, line {line}: {problem}.",
-        _SYNTAX,
+        "Correct that line; nox -s lint shows what hadolint says of it.",
     ),
 )
 
@@ -87,47 +82,34 @@ def passing(done: Done) -> str:
     return match["trouble"] if match else ""
 
 
-# --- what is sent ---
+def check_context(root: Path, limit: int) -> str:
+    """Size and number of the files that are sent to the builder, as ``.dockerignore`` leaves
+    them (its rules are applied by the Docker SDK for Python).
 
-
-@dataclass(frozen=True)
-class BuildContext:
-    """Size in bytes and the number of files, with the largest of them (bytes, path)."""
-
-    size: int
-    files: int
-    largest: tuple[tuple[int, str], ...]
-
-
-def measure_context(root: Path) -> BuildContext:
-    """Measure the build context at ``root``, as its ``.dockerignore`` leaves it.
-
-    The rules of that file are applied by the Docker SDK for Python.
+    Raises:
+        UsageError: They have over ``limit`` bytes; the largest are named.
     """
     from docker.utils.build import exclude_paths
 
     ignore = root / ".dockerignore"
     lines = ignore.read_text(encoding="utf-8").splitlines() if ignore.exists() else []
     rules = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    paths = [(root / name, Path(name).as_posix()) for name in exclude_paths(str(root), rules)]
-    files = [pair for pair in paths if pair[0].is_file() and not pair[0].is_symlink()]
-    sizes = sorted(((path.stat().st_size, name) for path, name in files), reverse=True)
-    return BuildContext(sum(size for size, _ in sizes), len(sizes), tuple(sizes[:10]))
-
-
-def check_context(context: BuildContext, limit: int) -> None:
-    """Refuse a context over ``limit`` bytes, naming its largest entries (UsageError)."""
-    if context.size > limit:
-        lines = [f"  {human_size(size):>10}  {name}" for size, name in context.largest]
+    paths = [root / name for name in exclude_paths(str(root), rules)]
+    sent = [path for path in paths if path.is_file() and not path.is_symlink()]
+    sizes = sorted(((path.stat().st_size, path) for path in sent), reverse=True)
+    whole = sum(size for size, _ in sizes)
+    if whole > limit:
+        entries = [
+            f"  {human_size(size):>10}  {path.relative_to(root).as_posix()}"
+            for size, path in sizes[:10]
+        ]
         raise UsageError(
-            f"The build context is {human_size(context.size)}, over the limit of "
-            f"{human_size(limit)}; its largest entries stand above.",
+            f"The build context is {human_size(whole)}, over the limit of {human_size(limit)}; "
+            "its largest entries stand above.",
             "Add them to .dockerignore, or raise CONTEXT_LIMIT.",
-            "\n".join(lines),
+            "\n".join(entries),
         )
-
-
-# --- the build ---
+    return f"{human_size(whole)} in {len(sent)} files"
 
 
 def fit_to_builder(plan: BuildPlan, engine: Engine, builder: Builder) -> BuildPlan:

@@ -6,7 +6,6 @@ stopped after a limit, and none is left behind however we end.
 
 from __future__ import annotations
 
-import json
 import os
 import tarfile
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from tools.core.janitor import Janitor
 from tools.images import engine, probe, record
 from tools.images.plan import LOAD
 from tools.registry import client as registry
+from tools.registry.manifest import parse_manifest
 from tools.repo.context import Context
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def runner(
     with closing(client), Janitor() as janitor:
         try:
             found, digest = _get_image(client, context, image, digest, archive)
-        except DockerException as error:
+        except (DockerException, IndexError) as error:
             raise PipelineError(
                 f"The engine cannot take the {image} image: {error}.",
                 "Build it again; an OCI archive needs engine 25 or newer.",
@@ -152,7 +152,7 @@ def _archive_digest(path: Path) -> str:
         with tarfile.open(path) as archive:
             member = archive.extractfile("index.json")
             assert member is not None
-            return str(json.load(member)["manifests"][0]["digest"])
+            return parse_manifest(member.read()).children[0].digest
     except (OSError, tarfile.TarError, KeyError, ValueError, IndexError) as error:
         remedy = "Give the file that --output oci wrote."
         raise UsageError(f"{path} is not an OCI archive: {error}.", remedy) from error

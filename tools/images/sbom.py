@@ -1,4 +1,4 @@
-"""The SBOM of the production image: CycloneDX, made of what the image itself says."""
+"""``sbom``: what the production image contains, in CycloneDX, as the image itself says."""
 
 from __future__ import annotations
 
