@@ -85,19 +85,13 @@ def inputs_context(event: Event) -> dict[str, Value]:
     return {"force_build": event.force_build} if event.name == "workflow_dispatch" else {}
 
 
-def _leaves(node: Node, scope: Scope) -> Iterator[Node]:
-    """What the outcome of a part hangs on: contexts and status functions."""
-    if node.form in {"&&", "||"}:
-        result = truthy(value_of(node, scope))
-        agreeing = [part for part in node.parts if truthy(value_of(part, scope)) is result]
-        # Of || that holds, or && that does not, one part is enough.
-        for part in agreeing[:1] if result is (node.form == "||") else agreeing:
-            yield from _leaves(part, scope)
-    elif node.form in {"name", "index", "star"} or node.is_status:
+def _leaves(node: Node) -> Iterator[Node]:
+    """What a part hangs on: contexts and status functions."""
+    if node.form in {"name", "index", "star"} or node.is_status:
         yield node
     else:
         for part in node.parts:
-            yield from _leaves(part, scope)
+            yield from _leaves(part)
 
 
 def explain(condition: str, scope: Scope) -> str:
@@ -106,18 +100,22 @@ def explain(condition: str, scope: Scope) -> str:
     holds = truthy(value_of(node, scope))
     while node.form == "&&" and not holds:  # down to the part that failed
         node = next(part for part in node.parts if not truthy(value_of(part, scope)))
-    values = {leaf.source: _shown(value_of(leaf, scope)) for leaf in _leaves(node, scope)}
+    leaves = {leaf.source: leaf for leaf in _leaves(node)}
     if holds:
-        values.pop("cancelled()", None)  # that nothing was cancelled goes without saying
-    reason = ", ".join(f"{source} is {value}" for source, value in values.items())
-    if holds:
-        return reason or f"{node.source} is true"
-    simple = node.form in {"call", "name", "index"} or not reason
-    return f"{node.source} is false" + ("" if simple else f": {reason}")
+        leaves.pop("cancelled()", None)  # that nothing was cancelled goes without saying
+    values = [f"{source} is {_shown(leaf, scope)}" for source, leaf in leaves.items()]
+    if holds and values:
+        return ", ".join(values)
+    detail = f": {', '.join(values)}" if values and node not in leaves.values() else ""
+    return f"{node.source} is {json.dumps(holds)}{detail}"
 
 
-def _shown(value: Value) -> str:
-    """A value as one would write it."""
+def _shown(node: Node, scope: Scope) -> str:
+    """A part's value as one would write it; it need not have been reached before."""
+    try:
+        value = value_of(node, scope)
+    except ExpressionError:
+        return "unknown"
     if isinstance(value, str):
         return "'" + value.replace("'", "''") + "'"
     return json.dumps(value) if is_primitive(value) else kind(value)

@@ -18,19 +18,9 @@ from pathlib import Path
 from tools.core import cli
 from tools.core.errors import UsageError
 from tools.workflow.syntax import ExpressionError, Node, parse
-from tools.workflow.values import (
-    COMPARISONS,
-    FUNCTIONS,
-    Refused,
-    Value,
-    item,
-    kind,
-    parse_json,
-    star,
-    to_json,
-    to_string,
-    truthy,
-)
+from tools.workflow.values import COMPARISONS, FUNCTIONS, Refused, Value, item, kind, star
+
+from tools.workflow.values import parse_json, to_json, to_string, truthy  # isort: skip
 
 __all__ = ["ExpressionError", "Scope", "check", "evaluate", "evaluate_text", "job_status"]
 __all__ += ["parse", "to_string", "truthy", "uses_status", "value_of"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import graphlib
 import itertools
 import re
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -298,7 +298,6 @@ def _job(name: str, value: Value, known: Mapping[str, Value]) -> Job:
             raise Refused(f"The job {name} needs {other!r}, which is not a job")
     strategy = _object(parts.get("strategy") or {}, f"strategy of {name}")
     env = _env(parts.get("env"), f"env of {name}")
-    steps = _list(parts.get("steps"), f"steps of {name}")
     runner = parts.get("runs-on")
     return Job(
         name=name,
@@ -307,7 +306,9 @@ def _job(name: str, value: Value, known: Mapping[str, Value]) -> Job:
         condition=_condition(parts.get("if"), JOB_NAMES, f"The condition of {name}"),
         matrix=_matrix(strategy.get("matrix"), f"The matrix of {name}"),
         runs_on=runner if isinstance(runner, str) else "",
-        steps=tuple(_step(step, name, env) for step in steps),
+        steps=tuple(
+            _step(step, name, env) for step in _list(parts.get("steps"), f"steps of {name}")
+        ),
     )
 
 
@@ -358,11 +359,3 @@ def load(root: Path = ROOT, path: Path = WORKFLOW) -> Workflow:
             f"The workflow {path.as_posix()} cannot be read: {error}.", "Check it out again."
         ) from error
     return parse(text, path)
-
-
-def session_steps(workflow: Workflow) -> Iterator[tuple[Job, Step]]:
-    """All steps that run a nox session, with their jobs."""
-    for job in workflow.jobs.values():
-        for step in job.steps:
-            if step.session:
-                yield job, step

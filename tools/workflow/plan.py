@@ -14,25 +14,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tools.core import cli, console
 from tools.core.errors import UsageError
 from tools.core.settings import ROOT, Settings, load
 from tools.images import names
+from tools.repo import event as events
 from tools.repo import git
 from tools.repo.context import checkout_event
-from tools.repo.event import (
-    NO_COMMIT,
-    Event,
-    Payload,
-    check_event_name,
-    dig,
-    forces_build,
-    from_actions,
-    full_ref,
-    is_fork,
-    read_payload,
-)
+from tools.repo.event import Event, dig
 from tools.repo.versions import parse_tag
 from tools.workflow import decisions
 from tools.workflow import model as workflow
@@ -41,8 +32,7 @@ from tools.workflow.decisions import Decision
 DEVELOPMENT, PRODUCTION, RELEASE = "docker_dev", "prod_image", "release"
 
 
-@dataclass(frozen=True)
-class Release:
+class Release(NamedTuple):
     """The release that a tag gives."""
 
     tag: str
@@ -77,7 +67,7 @@ class Plan:
             "jobs": jobs,
             "images": self.images,
             "labels": self.labels,
-            "release": self.release and dataclasses.asdict(self.release),
+            "release": self.release and self.release._asdict(),
         }
 
 
@@ -103,7 +93,7 @@ class EventOptions:
 def add_event_options(parser: argparse.ArgumentParser) -> None:
     """The options of :class:`EventOptions`, for ``plan`` and ``pipeline``."""
     group = parser.add_argument_group("the event (default: that of Actions, or the checkout)")
-    group.add_argument("--event", metavar="NAME", help="push, pull_request, workflow_dispatch")
+    group.add_argument("--event", metavar="NAME", help=", ".join(events.EVENT_NAMES))
     group.add_argument("--ref", help="full git reference, such as refs/tags/v1.0.0")
     group.add_argument("--sha", help="full commit hash")
     group.add_argument("--pr", type=int, metavar="N", help="a pull request's number")
@@ -123,10 +113,10 @@ def is_described(options: EventOptions) -> bool:
     return any(parts) or options.pr is not None
 
 
-def _name(options: EventOptions, payload: Payload) -> str:
+def _name(options: EventOptions, payload: events.Payload) -> str:
     """The event's name: the option, or the only one that the others leave."""
     if options.event:
-        return check_event_name(options.event)
+        return events.check_event_name(options.event)
     is_pull = options.pr is not None or (options.ref or "").startswith("refs/pull/")
     if is_pull or "pull_request" in payload and not options.force_build:
         return "pull_request"
@@ -150,14 +140,14 @@ def _pull_request(event: Event, options: EventOptions) -> Event:
         pull_request=number,
         head_ref=branch("head"),
         base_ref=options.base or branch("base") or event.default_branch,
-        fork=options.fork or is_fork(event.payload),
+        fork=options.fork or events.is_fork(event.payload),
     )
 
 
 def _current_event(env: Mapping[str, str], root: Path, default_branch: str | None) -> Event:
     """The event of Actions, else of the checkout, else an empty one."""
     if env.get("GITHUB_EVENT_NAME"):
-        event = from_actions(env, default_branch or "main")
+        event = events.from_actions(env, default_branch or "main")
     elif git.git(root, "rev-parse", "--verify", "HEAD", check=False):
         event = checkout_event(root)
     else:
@@ -178,9 +168,9 @@ def find_event(options: EventOptions, env: Mapping[str, str], root: Path = ROOT)
         if not current.ref:
             git.head(root)  # says what is missing
         return dataclasses.replace(current, sha=options.sha or current.sha)
-    payload = read_payload(options.event_file) if options.event_file else {}
+    payload = events.read_payload(options.event_file) if options.event_file else {}
     name = _name(options, payload)
-    force = options.force_build or forces_build(payload)
+    force = options.force_build or events.forces_build(payload)
     if force and name != "workflow_dispatch":
         raise UsageError(
             f"--force-build is an input of a manual run, not of {name}.",
@@ -191,7 +181,7 @@ def find_event(options: EventOptions, env: Mapping[str, str], root: Path = ROOT)
     event = Event(
         name=name,
         ref=options.ref or str(payload.get("ref") or ""),
-        sha=options.sha or str(payload.get("after") or "") or current.sha or NO_COMMIT,
+        sha=options.sha or str(payload.get("after") or "") or current.sha or events.NO_COMMIT,
         repository=current.repository,
         default_branch=branch,
         force_build=force,
@@ -200,7 +190,9 @@ def find_event(options: EventOptions, env: Mapping[str, str], root: Path = ROOT)
     )
     if name == "pull_request":
         return _pull_request(event, options)
-    ref = full_ref(event.ref or (current.ref if name == "push" else f"refs/heads/{branch}"))
+    ref = events.full_ref(
+        event.ref or (current.ref if name == "push" else f"refs/heads/{branch}")
+    )
     if options.pr is not None or ref.startswith("refs/pull/"):
         raise UsageError(f"{name} is not an event of a pull request.", "Leave --pr out.")
     return dataclasses.replace(event, ref=ref)
@@ -235,35 +227,23 @@ def make_plan(
     decided = decisions.decide(graph, event, failed)
     # What a job is for shows in the session that it runs first.
     run = {decision.job.sessions[0] for decision in decided.values() if decision.run}
-    development = names.development_tags(event, existing) if DEVELOPMENT in run else []
-    production = names.production_tags(event) if PRODUCTION in run else []
-    release = None
-    if RELEASE in run and event.tag is not None:
-        version = parse_tag(event.tag)
-        release = Release(version.tag, version.is_prerelease)
-    return Plan(
-        event=event,
-        decisions=decided,
-        images={
-            "development": names.references(settings.image, development),
-            "production": names.references(settings.image, production),
-        },
-        labels=names.labels(event, created),
-        release=release,
-    )
+    tags = {
+        "development": names.development_tags(event, existing) if DEVELOPMENT in run else [],
+        "production": names.production_tags(event) if PRODUCTION in run else [],
+    }
+    images = {kind: names.references(settings.image, found) for kind, found in tags.items()}
+    version = parse_tag(event.tag) if RELEASE in run and event.tag is not None else None
+    release = Release(version.tag, version.is_prerelease) if version else None
+    return Plan(event, decided, images, names.labels(event, created), release)
 
 
 def plan_of(options: EventOptions, env: Mapping[str, str], root: Path = ROOT) -> Plan:
     """The plan that options and environment ask for; see :func:`make_plan`."""
-    graph = workflow.load(root)
-    event = find_event(options, env, root)
+    graph, event = workflow.load(root), find_event(options, env, root)
+    existing = git.every_tag(root) if event.tag is not None else []
+    settings, created = load(env, root), git.commit_time(root)
     return make_plan(
-        graph,
-        event,
-        load(env, root),
-        failed=options.failed,
-        existing=git.every_tag(root) if event.tag is not None else [],
-        created=git.commit_time(root),
+        graph, event, settings, failed=options.failed, existing=existing, created=created
     )
 
 
@@ -304,11 +284,9 @@ def show(plan: Plan) -> None:
             console.say(f"{name} runs for: {'; '.join(values)}")
     for kind, references in plan.images.items():
         console.say(f"{kind} image: {' '.join(references) or 'none'}")
-    if plan.release:
-        kind = "prerelease" if plan.release.prerelease else "release"
-        console.say(f"release: {plan.release.tag} ({kind})")
-    else:
-        console.say("release: none")
+    release = plan.release
+    kind = " (prerelease)" if release and release.prerelease else ""
+    console.say(f"release: {release.tag if release else 'none'}{kind}")
     for key, value in plan.labels.items():
         console.say(f"label {key}: {value}")
 

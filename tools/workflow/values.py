@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import NoReturn, TypeAlias, cast
 
 Value: TypeAlias = "None | bool | float | str | list[Value] | dict[str, Value]"
@@ -57,16 +58,15 @@ def parse_number(text: str) -> float:
         Refused: Not every reader reads it as the same number.
     """
     text = text.strip(" \t\r\n")
-    decimal = _DECIMAL.fullmatch(text)
-    if decimal and len(text) <= _LONGEST and math.isfinite(float(text)):
-        return float(text)
+    if text in {"", "Infinity", "-Infinity"}:
+        return float(text or 0)
     if _BITS.fullmatch(text):
         return float(int(text, 0))
-    if text in {"Infinity", "-Infinity"}:
-        return float(text)
-    if decimal or _UNSURE.search(text):
+    decimal = _DECIMAL.fullmatch(text)
+    number = float(text) if decimal else math.nan
+    if _UNSURE.search(text) or decimal and (len(text) > _LONGEST or math.isinf(number)):
         raise Refused(f"{text!r} may be read as different numbers")
-    return math.nan if text else 0.0
+    return number
 
 
 def to_number(value: Value) -> float:
@@ -89,7 +89,7 @@ def to_string(value: Value) -> str:
     if isinstance(value, list | dict):
         return kind(value).capitalize()
     if not math.isfinite(value):
-        return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+        return str(float(value)).replace("inf", "Infinity").replace("nan", "NaN")
     text = f"{value:.15g}" if value else "0"
     if "e" in text or float(text) != value:
         raise Refused(f"The number {value!r} may be written in different ways")
@@ -107,9 +107,8 @@ def ignoring_case(test: Callable[[str, str], bool], left: str, right: str) -> bo
     """
     if test(left.translate(_UPPER), right.translate(_UPPER)):
         return True
-    if not (left + right).isascii():
-        if test(left.casefold(), right.casefold()) or test(left.upper(), right.upper()):
-            raise Refused("Letters outside ASCII are not compared without regard to case")
+    if test(left.casefold(), right.casefold()) or test(left.upper(), right.upper()):
+        raise Refused("Letters outside ASCII are not compared without regard to case")
     return False
 
 
@@ -132,11 +131,9 @@ def greater(left: Value, right: Value) -> bool:
     """``>``: strings by their upper-case letters; false where there is no order."""
     left, right = _coerced(left, right)
     if isinstance(left, str) and isinstance(right, str):
-        if (left + right).isascii():
-            return left.upper() > right.upper()
-        if equal(left, right):
-            return False
-        raise Refused("Letters outside ASCII have no order here")
+        if not equal(left, right) and not (left + right).isascii():
+            raise Refused("Letters outside ASCII have no order here")
+        return left.upper() > right.upper()
     if left is None or not (is_primitive(left) and is_primitive(right)):
         return False
     return cast(float, left) > cast(float, right)
@@ -216,10 +213,10 @@ def _object(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
 
 
 _DECODER = json.JSONDecoder(
+    object_pairs_hook=_object,
     parse_int=parse_number,
     parse_float=parse_number,
     parse_constant=parse_number,
-    object_pairs_hook=_object,
 )
 
 
@@ -237,21 +234,17 @@ def parse_json(text: str) -> Value:
     return value
 
 
-def _text_test(test: Callable[[str, str], bool]) -> Callable[[Value, Value], bool]:
-    """A function of two primitives, taken as strings; false for anything else."""
-
-    def function(where: Value, what: Value) -> bool:
-        both = is_primitive(where) and is_primitive(what)
-        return both and ignoring_case(test, to_string(where), to_string(what))
-
-    return function
+def _compare(test: Callable[[str, str], bool], where: Value, what: Value) -> bool:
+    """A test of two primitives, taken as strings; false for anything else."""
+    both = is_primitive(where) and is_primitive(what)
+    return both and ignoring_case(test, to_string(where), to_string(what))
 
 
 def _contains(where: Value, what: Value) -> bool:
     """In an array an item that is ``==``, else a part of a string."""
     if isinstance(where, list):
         return any(equal(what, each) for each in where)
-    return _text_test(str.__contains__)(where, what)
+    return _compare(str.__contains__, where, what)
 
 
 def _format(template: Value, *arguments: Value) -> str:
@@ -285,11 +278,11 @@ def _hash_files(*_: Value) -> NoReturn:
 # are the job's: they are the evaluator's.
 FUNCTIONS: dict[str, Callable[..., Value]] = {
     "contains": _contains,
-    "endswith": _text_test(str.endswith),
+    "endswith": partial(_compare, str.endswith),
     "format": _format,
     "fromjson": lambda text: parse_json(to_string(text)),
     "hashfiles": _hash_files,
     "join": _join,
-    "startswith": _text_test(str.startswith),
+    "startswith": partial(_compare, str.startswith),
     "tojson": to_json,
 }
