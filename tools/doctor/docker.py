@@ -9,7 +9,6 @@ from pathlib import Path
 from tools.core import process
 from tools.core.errors import PipelineError, UsageError
 from tools.doctor.base import Caution, Check, Subject
-from tools.doctor.machine import check_space
 from tools.images import build, engine
 from tools.images.engine import Builder, Engine
 from tools.images.plan import PUSH, BuildPlan, base_image
@@ -54,16 +53,6 @@ def check_builder(subject: Subject) -> str:
     return f"The builder {builder.name or 'in use'} has the driver {builder.driver}."
 
 
-def check_engine_disk(subject: Subject) -> str:
-    """The engine's own disk has room for a build, where it is on this machine."""
-    subject.get(find_engine)
-    command = ["docker", "info", "--format", "{{.DockerRootDir}}"]
-    folder = Path(process.run(command, env=subject.env, timeout=8, mask=False).stdout.strip())
-    if not folder.is_dir():
-        return "The engine's disk is on another machine."
-    return check_space(folder, subject.settings.disk_needed)
-
-
 def check_dockerfile(subject: Subject) -> str:
     """BuildKit itself can parse the Dockerfile: it is asked for a stage that is not there."""
     path, builder = subject.get(dockerfile), subject.get(find_builder)
@@ -99,7 +88,6 @@ def check_context(subject: Subject) -> str:
 CHECKS = (
     Check("docker engine", check_engine, BUILDS | {"docker_test"}),
     Check("builder", check_builder, BUILDS),
-    Check("engine disk", check_engine_disk, BUILDS),
     Check("dockerfile", check_dockerfile, BUILDS),
     Check("base image", check_base_image, BUILDS),
     Check("build context", check_context, BUILDS),
