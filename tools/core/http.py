@@ -49,6 +49,17 @@ class _NoNetrc(requests.auth.AuthBase):
         return request
 
 
+class _Session(requests.Session):
+    """A session whose certificates REQUESTS_CA_BUNDLE does not replace."""
+
+    def merge_environment_settings(  # type: ignore[no-untyped-def]
+        self, url, proxies, stream, verify, cert
+    ):
+        """The settings of one request; ours are those that somebody chose for us."""
+        chosen = self.verify if verify is None else verify
+        return super().merge_environment_settings(url, proxies, stream, chosen, cert)
+
+
 def session(
     ca_certificates: str = "", policy: Retry | None = None, connections: int = 10
 ) -> requests.Session:
@@ -62,7 +73,7 @@ def session(
     Raises:
         UsageError: ``ca_certificates`` cannot be read.
     """
-    made = requests.Session()
+    made = _Session()
     adapter = HTTPAdapter(max_retries=policy or retry(), pool_maxsize=connections)
     made.mount("https://", adapter)
     made.mount("http://", adapter)
