@@ -11,7 +11,6 @@ first request on is shown too, because Python's start weighs where there is litt
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import random
@@ -24,11 +23,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from tools.core.secrets import Secret
-from tools.github.old import GitHub
-from tools.release.owner import this_run
-from tools.release.plan import Asset, ReleasePlan
-from tools.release.publish import Publisher
+from tools.core import files, settings
+from tools.github.client import connect
+from tools.release.contents import Asset, ReleasePlan
+from tools.release.publish import Publisher, draft_mark, persist
+from tools.release.transfer import Transfer
 
 REPOSITORY, TOKEN, LATENCY = "owner/name", "simulated-token", 0.05
 MEGABYTE = 1_000_000
@@ -88,17 +87,16 @@ def ours(url: str, bundle: Path, tag: str, folder: Path) -> list[str]:
 
 def publish(url: str, bundle: str, tag: str, folder: Path) -> None:
     """Release every file of a folder; prints seconds, and the peak of memory in MB."""
-    assets = []
-    for path in sorted(folder.iterdir()):
-        with path.open("rb") as source:
-            digest = hashlib.file_digest(source, "sha256").hexdigest()
-        assets.append(Asset(path, path.stat().st_size, digest))
+    assets = [
+        Asset(p.name, p.stat().st_size, files.sha256(p)) for p in sorted(folder.iterdir())
+    ]
     plan = ReleasePlan(tag, tag[1:], REPOSITORY, "a" * 40, False, tuple(assets), (), "Notes.")
     started = time.monotonic()
-    with GitHub(url, Secret(TOKEN), verify=bundle) as client:
-        with this_run(folder.parent, {}) as owner:
-            outcome = Publisher(client, plan, owner, folder.parent / "kept").run()
-    assert outcome.what == "published"
+    env = {"GITHUB_API_URL": url, "GH_TOKEN": TOKEN, "CA_CERTIFICATES": bundle}
+    loaded = settings.load(env, folder)
+    repository = connect(loaded, 0).get_repo(REPOSITORY)
+    publisher = Publisher(repository, Transfer(loaded, folder), plan, draft_mark(folder, {}))
+    assert persist(publisher.attempt).what == "published"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
     print(time.monotonic() - started, peak)
 

@@ -7,7 +7,6 @@ Run as a program, it is the release that the campaigns kill::
 
 from __future__ import annotations
 
-import argparse
 import base64
 import hashlib
 import json
@@ -15,17 +14,19 @@ import os
 import random
 import subprocess
 import sys
-import threading
 import time
+import types
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+import requests
 
 from tests.services.github import GitHubServer
 from tests.services.store import Tables
 from tools.core import cli
-from tools.github.old import Clock, GitHub
 from tools.release import __main__ as release
 from tools.repo.context import load_context
 
@@ -44,45 +45,39 @@ WINDOWS = "cp311-cp311-win_amd64"
 def git(root: Path, *arguments: str) -> str:
     """Run git without the configuration of the machine."""
     quiet = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
-    names = [
-        "-c",
-        "user.name=t",
-        "-c",
-        "user.email=t@example.com",
-        "-c",
-        "commit.gpgsign=false",
-    ]
-    done = subprocess.run(
+    names = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
+    return subprocess.run(
         ["git", "-C", str(root), *names, *arguments],
         env={**os.environ, **quiet},
         capture_output=True,
         text=True,
         check=True,
-    )
-    return done.stdout.strip()
+    ).stdout.strip()
 
 
 def write_wheel(
-    folder: Path, version: str = "1.0.0", tag: str = LINUX, size: int = 200, **more: str
+    folder: Path,
+    version: str = "1.0.0",
+    tag: str = LINUX,
+    size: int = 200,
+    name: str = "mlc_llm",
+    **more: bytes,
 ) -> Path:
-    """A sound wheel of the package ``mlc-llm``, with ``size`` random bytes inside."""
+    """A sound wheel with ``size`` random bytes inside, and further members."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = more.get("name", "mlc_llm")
     path, info = folder / f"{name}-{version}-{tag}.whl", f"{name}-{version}.dist-info"
-    content = random.Random(f"{name}{version}{tag}{size}").randbytes(size)
     members = {
         f"{name}/__init__.py": b'"""A package."""\n',
-        f"{name}/data.bin": content,
+        f"{name}/data.bin": random.Random(f"{name}{version}{tag}{size}").randbytes(size),
         f"{info}/METADATA": (
             f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\n"
             "License-Expression: Apache-2.0\n"
             "Requires-Dist: numpy>=1.23\nRequires-Dist: tqdm; extra == 'cli'\n"
         ).encode(),
         f"{info}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: {tag}\n".encode(),
+        **more,
     }
-    record = [
-        f"{member},sha256={_urlsafe(data)},{len(data)}\n" for member, data in members.items()
-    ]
+    record = [f"{n},sha256={_urlsafe(data)},{len(data)}\n" for n, data in members.items()]
     members[f"{info}/RECORD"] = "".join([*record, f"{info}/RECORD,,\n"]).encode()
     with zipfile.ZipFile(path, "w") as archive:
         for member, data in members.items():
@@ -98,10 +93,16 @@ def _urlsafe(data: bytes) -> str:
 def write_index(folder: Path, commit: str, wheels: Iterable[Path]) -> None:
     """The ``wheels.json`` of a build."""
     entries = [
-        {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        {
+            "name": path.name,
+            "size": path.stat().st_size,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "tags": [path.stem.split("-", 2)[2]],
+        }
         for path in wheels
     ]
-    index = {"version": "1.0.0", "commit": commit, "wheels": entries}
+    source = {"kind": "stand-in", "commit": None, "modified": False}
+    index = {"version": "1.0.0", "commit": commit, "source": source, "wheels": entries}
     (folder / "wheels.json").write_text(json.dumps(index), encoding="utf-8")
 
 
@@ -110,9 +111,7 @@ def make_project(
 ) -> Path:
     """A git checkout at a version tag, with its wheels in ``dist/``."""
     root.mkdir(parents=True)
-    changelog = (
-        f"# Changelog\n\n## Unreleased\n\n## {version}\n\nWritten by hand.\n\n## 0.1\n\nOld.\n"
-    )
+    changelog = f"# Changelog\n\n## {version}\n\nWritten by hand.\n\n## 0.1\n\nOld.\n"
     (root / "CHANGELOG.md").write_text(changelog, encoding="utf-8")
     (root / ".gitignore").write_text("/dist/\n/.nox/\n", encoding="utf-8")
     git(root, "init", "-q", "-b", "main")
@@ -125,6 +124,12 @@ def make_project(
     return root
 
 
+def change_wheel(root: Path) -> None:
+    """Build one of the wheels again, with other content."""
+    wheels = [write_wheel(root / "dist", size=333), write_wheel(root / "dist", tag=WINDOWS)]
+    write_index(root / "dist", git(root, "rev-parse", "HEAD"), wheels)
+
+
 def serve(server: GitHubServer, root: Path, *tags: str) -> None:
     """Make the server know the project's repository, its tags and the token."""
     server.add_token(TOKEN)
@@ -132,47 +137,31 @@ def serve(server: GitHubServer, root: Path, *tags: str) -> None:
     server.add_repository(REPOSITORY, {tag: head for tag in tags or (TAG,)})
 
 
-class FastTime:
-    """A clock in which waiting takes no time."""
-
-    def __init__(self) -> None:
-        self.skipped = 0.0
-        self._lock = threading.Lock()
-
-    def clock(self) -> Clock:
-        """The clock."""
-        return Clock(
-            lambda: time.monotonic() + self.skipped,
-            lambda: time.time() + self.skipped,
-            self._wait,
-            random.uniform,
-        )
-
-    def _wait(self, event: threading.Event, seconds: float) -> bool:
-        with self._lock:
-            self.skipped += seconds
-        return event.is_set()
-
-
 def run_release(
     root: Path, url: str, *arguments: str, timeout: float = 20.0, **env: str
 ) -> int:
-    """The command ``release`` in a checkout, against a server; its exit code."""
+    """The command ``release`` in a checkout, against a server; its exit code.
+
+    Pauses take no time, and what does not answer for ``timeout`` seconds has failed.
+    """
     variables = {**ENV, "GITHUB_API_URL": url, **env}
+    skipped = types.SimpleNamespace(**{**vars(time), "sleep": lambda _: None})
+    send = requests.Session.request
 
-    def work(given: argparse.Namespace) -> int:
-        context = load_context(variables, root)
-        settings = context.settings
-        with GitHub(
-            settings.github_api_url,
-            settings.gh_token,
-            time_limit=settings.github_time_limit,
-            timeout=timeout,
-            clock=FastTime().clock(),
-        ) as client:
-            return release.release(context, given, client, variables)
+    def impatient(*args: Any, **options: Any) -> requests.Response:
+        return send(*args, **{**options, "timeout": timeout})
 
-    return cli.main(release.parser(), argparse.Namespace, work, arguments)
+    with (
+        mock.patch("tools.github.client.time", skipped),
+        mock.patch("tools.release.publish.time", skipped),
+        mock.patch("requests.Session.request", impatient),
+    ):
+        return cli.main(
+            release.parser(),
+            release.Options,
+            lambda options: release.release(load_context(variables, root), options, variables),
+            arguments,
+        )
 
 
 def start_release(root: Path, url: str, *arguments: str) -> subprocess.Popen[str]:
@@ -206,14 +195,13 @@ def published(tables: Tables, tag: str = TAG) -> list[dict[str, Any]]:
     return [r for r in releases if r["tag_name"] == tag and not r["draft"]]
 
 
-def complete(tables: Tables, release: dict[str, Any], expected: dict[str, str]) -> bool:
-    """Whether a release has all of its assets, uploaded and with the right digests."""
-    there = {
+def assets_of(tables: Tables, release: dict[str, Any]) -> dict[str, str]:
+    """Names and digests of a release's assets, as far as they were uploaded."""
+    return {
         asset["name"]: asset["digest"]
         for asset in tables.get("assets", {}).values()
         if asset["release"] == release["id"] and asset["state"] == "uploaded"
     }
-    return all(there.get(name) == digest for name, digest in expected.items())
 
 
 def check_history(server: GitHubServer, expected: dict[str, str], tag: str = TAG) -> None:
@@ -222,20 +210,20 @@ def check_history(server: GitHubServer, expected: dict[str, str], tag: str = TAG
         visible = published(tables, tag)
         assert len(visible) <= 1, f"{len(visible)} published releases at once"
         for one in visible:
-            assert complete(tables, one, expected), f"{one['id']} published but incomplete"
+            assert assets_of(tables, one) == expected, f"{one['id']} published but incomplete"
 
 
 def check_end(server: GitHubServer, expected: dict[str, str], tag: str = TAG) -> None:
-    """One published release with exactly these assets, and no draft left."""
+    """One published release with exactly these bytes, no draft left, nothing amiss."""
     tables = server.store.tables
     (one,) = published(tables, tag)
-    assert complete(tables, one, expected)
-    assets = [a for a in tables["assets"].values() if a["release"] == one["id"]]
-    assert {asset["name"] for asset in assets} == set(expected)
+    assert assets_of(tables, one) == expected
     assert [r["id"] for r in tables["releases"].values() if r["tag_name"] == tag] == [one["id"]]
-    for asset in assets:
+    for asset in (a for a in tables["assets"].values() if a["release"] == one["id"]):
         content = (server.store.folder / "blobs" / str(asset["id"])).read_bytes()
         assert f"sha256:{hashlib.sha256(content).hexdigest()}" == expected[asset["name"]]
+    assert "mlc-llm-pipeline:" not in one["body"]
+    assert server.errors == [] and server.leaks == []
 
 
 if __name__ == "__main__":

@@ -9,21 +9,18 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 
 from tests.release.project import (
     LINUX,
     REPOSITORY,
     TAG,
     TOKEN,
-    WINDOWS,
+    change_wheel,
     check_end,
     check_history,
     expected_assets,
@@ -35,17 +32,20 @@ from tests.release.project import (
     write_index,
     write_wheel,
 )
-from tests.services.faults import Fault
+from tests.services.faults import Fault, limited
 from tests.services.github import GitHubServer, Token
-from tools.core.secrets import Secret
-from tools.github.old import GitHub
 from tools.images.record import ImageRecord, write
-from tools.release.owner import Mark, Owner, read_mark, this_run
-from tools.release.plan import Asset, ReleasePlan
-from tools.release.publish import Publisher
+from tools.release.publish import draft_mark
 
 PURE = "py3-none-any"
-RELEASES = f"/repos/{REPOSITORY}/releases"
+WRITES = {
+    "repos/create-release",
+    "repos/update-release",
+    "repos/delete-release",
+    "repos/upload-release-asset",
+    "repos/delete-release-asset",
+}
+Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
@@ -59,12 +59,6 @@ def server(tmp_path: Path, project: Path) -> Iterator[GitHubServer]:
         serve(running, project)
         yield running
         assert running.errors == [] and running.leaks == []
-
-
-@pytest.fixture
-def client(server: GitHubServer) -> Iterator[GitHub]:
-    with GitHub(server.url, Secret(TOKEN)) as made:
-        yield made
 
 
 def record(root: Path, **changes: Any) -> ImageRecord:
@@ -88,13 +82,22 @@ def kinds(server: GitHubServer) -> list[str]:
     return [entry["kind"] for entry in server.log]
 
 
-WRITES = {
-    "repos/create-release",
-    "repos/update-release",
-    "repos/delete-release",
-    "repos/upload-release-asset",
-    "repos/delete-release-asset",
-}
+def add_release(server: GitHubServer, tag: str = TAG, **fields: Any) -> int:
+    """A release that somebody else created; its number."""
+    number = server.store.next_id()
+    moment = "2026-01-01T00:00:00Z"
+    values = {"id": number, "repository": REPOSITORY, "tag_name": tag, "name": tag, "body": "",
+              "target_commitish": "main", "draft": True, "prerelease": False,
+              "immutable": False, "created_at": moment, "updated_at": moment,
+              "published_at": None}  # fmt: skip
+    server.store.put("releases", number, {**values, **fields})
+    return number
+
+
+def release_of(server: GitHubServer) -> dict[str, Any]:
+    """The published release."""
+    (one,) = (r for r in server.store.all("releases") if not r["draft"])
+    return dict(one)
 
 
 # --- checks -------------------------------------------------------------------
@@ -102,19 +105,19 @@ WRITES = {
 
 def corrupt(path: Path) -> None:
     content = bytearray(path.read_bytes())
-    at = content.index(b"A package")
-    content[at] ^= 1
+    content[content.index(b"A package")] ^= 1
     path.write_bytes(bytes(content))
 
 
-PROBLEMS = {
+def linux(root: Path) -> Path:
+    return next(root.glob("dist/*linux*.whl"))
+
+
+PROBLEMS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no wheels": (lambda p: [w.unlink() for w in p.glob("dist/*.whl")], "There is no wheel"),
-    "empty": (lambda p: next(p.glob("dist/*linux*.whl")).write_bytes(b""), "is empty"),
-    "truncated": (
-        lambda p: next(p.glob("dist/*linux*.whl")).write_bytes(b"PK\3\4 no archive"),
-        "is damaged",
-    ),
-    "bit flipped": (lambda p: corrupt(next(p.glob("dist/*linux*.whl"))), "wrong checksum"),
+    "empty": (lambda p: linux(p).write_bytes(b""), "is damaged"),
+    "truncated": (lambda p: linux(p).write_bytes(b"PK\3\4 not an archive"), "is damaged"),
+    "bit flipped": (lambda p: corrupt(linux(p)), "wrong checksum"),
     "other version": (
         lambda p: write_wheel(p / "dist", "1.0.1", LINUX),
         "has version 1.0.1, not 1.0.0",
@@ -139,10 +142,11 @@ PROBLEMS = {
         lambda p: write_index(p / "dist", "f" * 40, []),
         "was built for fffffff",
     ),
-    "moved on": (
-        lambda p: git(p, "commit", "-q", "--allow-empty", "-m", "two"),
-        "points at",
+    "index unreadable": (
+        lambda p: (p / "dist" / "wheels.json").write_text("{}"),
+        "wheels.json cannot be read",
     ),
+    "moved on": (lambda p: git(p, "commit", "-q", "--allow-empty", "-m", "two"), "points at"),
     "no tag": (lambda p: git(p, "tag", "-d", TAG), "does not exist in this clone"),
     "image of another commit": (
         lambda p: write(record(p, revision="e" * 40), p),
@@ -157,7 +161,7 @@ PROBLEMS = {
 
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_what_is_refused(
-    name: str, project: Path, server: GitHubServer, capsys: pytest.CaptureFixture[str]
+    name: str, project: Path, server: GitHubServer, capsys: Capture
 ) -> None:
     """Each thing that may be wrong with checkout or dist/ is named; nothing is written."""
     spoil, words = PROBLEMS[name]
@@ -169,21 +173,23 @@ def test_what_is_refused(
     assert not (project / "dist" / "release").exists()
 
 
-@pytest.mark.parametrize(
-    "tag", ["1.0.0", "v1", "release-1.0.0", "v1.0.0+local", "latest", "v1.x"]
-)
-def test_no_version_tag(
-    tag: str, project: Path, server: GitHubServer, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("tag", ["1.0.0", "v1", "v1.0.0+local", "latest"])
+def test_not_a_version_tag(
+    tag: str, project: Path, server: GitHubServer, capsys: Capture
 ) -> None:
-    """A tag that is no version: one sentence with the accepted forms, exit code 2."""
+    """One sentence with the accepted forms, exit code 2."""
     assert run_release(project, server.url, tag) == 2
     said = capsys.readouterr().err
     assert "is not a version" in said and "v1.2.3-rc1" in said
 
 
-def test_all_problems_at_once(
-    project: Path, server: GitHubServer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unknown_repository(project: Path, server: GitHubServer, capsys: Capture) -> None:
+    """Without GITHUB_REPOSITORY and a remote it is not known where to publish."""
+    assert run_release(project, server.url, TAG, GITHUB_REPOSITORY="") == 2
+    assert "which GitHub repository this is" in capsys.readouterr().err
+
+
+def test_all_problems_at_once(project: Path, server: GitHubServer, capsys: Capture) -> None:
     """Everything that is wrong is reported in one go, with what to do about each."""
     next(project.glob("dist/*win*.whl")).write_bytes(b"")
     write_wheel(project / "dist", "2.0.0", PURE)
@@ -191,90 +197,59 @@ def test_all_problems_at_once(
     server.add_token(TOKEN, Token(kind="installation", permissions={"contents": "read"}))
     assert run_release(project, server.url, TAG) == 1
     said = capsys.readouterr().err
-    for words in (
-        "is empty",
-        "has version 2.0.0",
-        "points at",
-        "lacks a permission",
-        "things stand against",
-        "permissions: contents=write",
-        "git checkout v1.0.0",
-    ):
+    for words in ("is damaged", "has version 2.0.0", "points at", "things stand against",
+                  "contents=write", "git checkout v1.0.0"):  # fmt: skip
         assert words in said
 
 
 @pytest.mark.parametrize(
-    ("token", "words"),
+    "token",
     [
-        (None, "has expired, was revoked or is mistyped"),
-        (Token(expires=1.0), "has expired, was revoked or is mistyped"),
-        (Token(scopes=("read:org",)), "lacks the scope"),
-        (Token(kind="fine-grained", permissions={"contents": "read"}), "contents=write"),
+        None,
+        Token(expires=1.0),
+        Token(scopes=("read:org",)),
+        Token(kind="fine-grained", permissions={"contents": "read"}),
     ],
 )
 def test_token_that_cannot_write(
-    token: Token | None,
-    words: str,
-    project: Path,
-    server: GitHubServer,
-    capsys: pytest.CaptureFixture[str],
+    token: Token | None, project: Path, server: GitHubServer, capsys: Capture
 ) -> None:
-    """A token that is not accepted and one that may not write are told apart, first."""
+    """It is refused before anything is done; the token is not shown."""
     if token:
         server.add_token("ghp_weak0123456789", token)
     assert run_release(project, server.url, TAG, GH_TOKEN="ghp_weak0123456789") == 1
     said = capsys.readouterr().err
-    assert words in said and "ghp_weak" not in said
+    assert "token" in said and "ghp_weak" not in said
     assert not WRITES & set(kinds(server))
 
 
-def test_token_that_expires_soon(
-    project: Path, server: GitHubServer, capsys: pytest.CaptureFixture[str]
+def test_no_token(
+    project: Path, server: GitHubServer, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It works today, but says that it will not for long."""
-    server.add_token(TOKEN, Token(expires=time.time() + 86400))
-    assert run_release(project, server.url, TAG) == 0
-    assert "The token expires on" in capsys.readouterr().err
-
-
-def test_no_token_prepares_everything(
-    project: Path, server: GitHubServer, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Without a token all but publishing happens, and GitHub is not asked at all."""
+    """All but publishing happens, without GitHub; in a job of Actions it is an error."""
     assert run_release(project, server.url, TAG, GH_TOKEN="") == 0
     assert "no token is set" in capsys.readouterr().err
     assert server.log == []
     assert "SHA256SUMS" in expected_assets(project)
-
-
-def test_no_token_on_actions_is_an_error(
-    project: Path, server: GitHubServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A job that was to publish must not be green when it could not."""
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     assert run_release(project, server.url, TAG, GH_TOKEN="") == 1
 
 
-def test_dry_run_changes_nothing(
-    project: Path, server: GitHubServer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_dry_run_changes_nothing(project: Path, server: GitHubServer, capsys: Capture) -> None:
     """--dry-run checks all, prepares all, prints the plan, and writes nothing to GitHub."""
     assert run_release(project, server.url, TAG, "--dry-run", "--json") == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["outcome"] is None
     assert {a["name"] for a in shown["plan"]["assets"]} == set(expected_assets(project))
-    assert set(kinds(server)) == {"repos/generate-release-notes", "repos/get-commit"}
+    assert json.loads((project / "dist" / "release.json").read_text()) == shown["plan"]
+    assert not WRITES & set(kinds(server))
 
 
 @pytest.mark.parametrize(
     ("there", "words"), [(None, "is not on GitHub"), ("f" * 40, "on GitHub points at fffffff")]
 )
 def test_tag_on_github(
-    there: str | None,
-    words: str,
-    project: Path,
-    server: GitHubServer,
-    capsys: pytest.CaptureFixture[str],
+    there: str | None, words: str, project: Path, server: GitHubServer, capsys: Capture
 ) -> None:
     """A tag that was not pushed, or points elsewhere there, is not released."""
     server.add_repository(REPOSITORY, {TAG: there} if there else {})
@@ -285,21 +260,17 @@ def test_tag_on_github(
 # --- what is published --------------------------------------------------------
 
 
-def test_pure_wheel_serves_every_platform(tmp_path: Path) -> None:
-    """The same pure wheel from each job of the matrix is one asset."""
+def test_pure_wheel_of_every_job_is_one_asset(tmp_path: Path) -> None:
+    """The same pure wheel from each job of the matrix serves every platform."""
     root = make_project(tmp_path / "project", tags=())
-    head = git(root, "rev-parse", "HEAD")
     for folder in ("wheels-linux-x64", "wheels-windows-x64"):
         wheel = write_wheel(root / "dist" / folder, tag=PURE)
-        write_index(root / "dist" / folder, head, [wheel])
+        write_index(root / "dist" / folder, git(root, "rev-parse", "HEAD"), [wheel])
     with GitHubServer(tmp_path / "github") as server:
         serve(server, root)
         assert run_release(root, server.url, TAG) == 0
-        assets = expected_assets(root)
-        check_end(server, assets)
-    assert [name for name in assets if name.endswith(".whl")] == [
-        "mlc_llm-1.0.0-py3-none-any.whl"
-    ]
+        check_end(server, expected_assets(root))
+    assert [name for name in expected_assets(root) if name.endswith(".whl")] == [wheel.name]
 
 
 def test_records_that_name_the_annotated_tag(tmp_path: Path) -> None:
@@ -313,39 +284,15 @@ def test_records_that_name_the_annotated_tag(tmp_path: Path) -> None:
     assert run_release(root, "http://127.0.0.1:9", TAG, GH_TOKEN="") == 0
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no sha256sum")
 def test_sha256sum_reads_the_checksums(project: Path, server: GitHubServer) -> None:
-    """``sha256sum -c SHA256SUMS`` accepts what was published, and covers all of it."""
+    """``sha256sum --check SHA256SUMS`` accepts all that was published."""
     assert run_release(project, server.url, TAG) == 0
-    folder = project / "dist" / "release"
+    command = ["sha256sum", "--check", "--strict", "SHA256SUMS"]
     done = subprocess.run(
-        ["sha256sum", "--check", "--strict", "SHA256SUMS"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
+        command, cwd=project / "dist" / "release", capture_output=True, text=True, check=True
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count(": OK") == len(list(folder.iterdir())) - 1
-
-
-def test_sbom_is_cyclonedx_and_reproducible(project: Path, server: GitHubServer) -> None:
-    """The SBOM passes the schema and names wheels, licence and requirements."""
-    path = project / "dist" / "release" / "mlc-llm-1.0.0.cdx.json"
-    assert run_release(project, server.url, TAG, "--dry-run") == 0
-    text = path.read_text(encoding="utf-8")
-    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
-    bom = json.loads(text)
-    names = {component["name"] for component in bom["components"]}
-    assert {
-        f"mlc_llm-1.0.0-{LINUX}.whl",
-        f"mlc_llm-1.0.0-{WINDOWS}.whl",
-        "numpy",
-        "tqdm",
-    } == names
-    assert bom["metadata"]["component"]["licenses"][0]["license"]["id"] == "Apache-2.0"
-    path.unlink()
-    assert run_release(project, server.url, TAG, "--dry-run") == 0
-    assert path.read_text(encoding="utf-8") == text
+    assert done.stdout.count(": OK") == len(expected_assets(project)) - 1
 
 
 def test_what_was_prepared_is_what_is_published(project: Path, server: GitHubServer) -> None:
@@ -356,35 +303,27 @@ def test_what_was_prepared_is_what_is_published(project: Path, server: GitHubSer
     check_end(server, attested)
 
 
-def test_image_digests(project: Path, server: GitHubServer, client: GitHub) -> None:
+def test_image_digests(project: Path, server: GitHubServer) -> None:
     """Pushed images are published by digest; one that stayed local is not."""
     write(record(project), project)
     write(record(project, image="production", output="load"), project)
     assert run_release(project, server.url, TAG) == 0
-    published = json.loads((project / "dist/release/image-digests.json").read_text())
-    (image,) = published["images"]
+    (image,) = json.loads((project / "dist/release/image-digests.json").read_text())["images"]
     assert image["reference"] == "ghcr.io/owner/name@sha256:" + "ab" * 32
-    body = client.request("GET", f"{RELEASES}/tags/{TAG}").data["body"]
-    assert f"docker pull {image['reference']}" in body
+    assert f"docker pull {image['reference']}" in release_of(server)["body"]
     check_end(server, expected_assets(project))
 
 
-def test_notes(project: Path, server: GitHubServer, client: GitHub) -> None:
+def test_notes(project: Path, server: GitHubServer) -> None:
     """The changelog's section first, then GitHub's notes, then how to install."""
     assert run_release(project, server.url, TAG) == 0
-    release = client.request("GET", f"{RELEASES}/tags/{TAG}").data
-    body = release["body"]
+    body = release_of(server)["body"]
     order = ["Written by hand.", "## What's Changed", "## Installation", "No image digest"]
     places = [body.index(words) for words in order]
-    assert places == sorted(places)
-    assert "Old." not in body and "mlc-llm-pipeline {" not in body
-    wheel = project / "dist" / f"mlc_llm-1.0.0-{LINUX}.whl"
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    url = (
-        f"https://github.com/{REPOSITORY}/releases/download/{TAG}/{wheel.name}#sha256={digest}"
-    )
-    assert f'pip install "{url}"' in body
-    assert not release["prerelease"] and not release["draft"]
+    assert places == sorted(places) and "Old." not in body
+    digest = hashlib.sha256(linux(project).read_bytes()).hexdigest()
+    url = f"https://github.com/{REPOSITORY}/releases/download/{TAG}/{linux(project).name}"
+    assert f'pip install "{url}#sha256={digest}"' in body
 
 
 @pytest.mark.parametrize(
@@ -396,30 +335,19 @@ def test_prerelease(tag: str, version: str, tmp_path: Path) -> None:
     with GitHubServer(tmp_path / "github") as server:
         serve(server, root, tag)
         assert run_release(root, server.url, tag) == 0
-        (release,) = server.store.all("releases")
-        assert release["prerelease"]
+        assert release_of(server)["prerelease"]
         assert server.store.get("latest", REPOSITORY) is None
 
 
-LATEST = [
-    ((), True),
-    (("v0.9.0",), True),
-    (("v1.1.0",), False),
-    (("v2.0.0-rc1",), True),
-    (("nightly",), True),
-]
-
-
-@pytest.mark.parametrize(("others", "latest"), LATEST)
+@pytest.mark.parametrize(("other", "latest"), [("v0.9.0", True), ("v1.1.0", False)])
 def test_latest_is_the_highest_stable(
-    others: tuple[str, ...], latest: bool, project: Path, server: GitHubServer, client: GitHub
+    other: str, latest: bool, project: Path, server: GitHubServer
 ) -> None:
     """A patch of an old line does not take the mark of the latest release."""
-    for other in others:
-        client.request("POST", RELEASES, json={"tag_name": other, "make_latest": "false"})
+    former = add_release(server, other, draft=False)
     assert run_release(project, server.url, TAG) == 0
-    number = client.request("GET", f"{RELEASES}/tags/{TAG}").data["id"]
-    assert (server.store.get("latest", REPOSITORY) == number) is latest
+    (ours,) = (r["id"] for r in server.store.all("releases") if r["id"] != former)
+    assert (server.store.get("latest", REPOSITORY) == ours) is latest
 
 
 def test_step_outputs(
@@ -436,9 +364,7 @@ def test_step_outputs(
 # --- already there ------------------------------------------------------------
 
 
-def test_twice_is_nothing_to_do(
-    project: Path, server: GitHubServer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_twice_is_nothing_to_do(project: Path, server: GitHubServer, capsys: Capture) -> None:
     """The same release again is success, and writes nothing."""
     assert run_release(project, server.url, TAG) == 0
     server.log.clear()
@@ -447,231 +373,161 @@ def test_twice_is_nothing_to_do(
     assert not WRITES & set(kinds(server))
 
 
-def change_wheel(root: Path) -> None:
-    wheels = [write_wheel(root / "dist", size=333), write_wheel(root / "dist", tag=WINDOWS)]
-    write_index(root / "dist", git(root, "rev-parse", "HEAD"), wheels)
-
-
+@pytest.mark.parametrize("digests", [True, False])
 def test_other_content_is_an_error(
-    project: Path, server: GitHubServer, capsys: pytest.CaptureFixture[str]
+    digests: bool, project: Path, server: GitHubServer, capsys: Capture
 ) -> None:
-    """A published release with other files is left alone, and the differences are listed."""
+    """A published release with other files is left alone, and the differences are listed.
+
+    Where GitHub reports no digest, the assets are downloaded and hashed.
+    """
+    server.no_digests = not digests
     assert run_release(project, server.url, TAG) == 0
-    before = expected_assets(project)
+    assert ("repos/get-release-asset" in kinds(server)) is not digests
     change_wheel(project)
+    server.log.clear()
     assert run_release(project, server.url, TAG) == 1
     said = capsys.readouterr().err
-    assert "is published with other content" in said and "--replace-assets" in said
-    assert f"mlc_llm-1.0.0-{LINUX}.whl: there 1448 bytes" in said
-    check_end(server, before)
+    assert "is published with other content" in said
+    assert f"- there: mlc_llm-1.0.0-{LINUX}.whl, 1448 bytes" in said
+    assert not WRITES & set(kinds(server))
 
 
-def test_replace_assets(project: Path, server: GitHubServer) -> None:
-    """--replace-assets: at every moment the old release, none, or the new one; all whole."""
-    assert run_release(project, server.url, TAG) == 0
-    old = expected_assets(project)
-    change_wheel(project)
-    assert run_release(project, server.url, TAG, "--replace-assets") == 0
-    new = expected_assets(project)
-    assert new != old
-    check_end(server, new)
-    for tables in server.store.history():
-        visible = [r for r in tables.get("releases", {}).values() if not r["draft"]]
-        assert len(visible) <= 1
-        for release in visible:
-            there = {
-                a["name"]: a["digest"]
-                for a in tables.get("assets", {}).values()
-                if a["release"] == release["id"]
-            }
-            assert there in (old, new)
-
-
-def test_immutable_release_is_not_fought(
-    project: Path, server: GitHubServer, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """An immutable release of other content: one error, not a single write."""
+def test_immutable_release(project: Path, server: GitHubServer) -> None:
+    """A repository whose releases cannot be changed is published to like any other."""
     head = git(project, "rev-parse", "HEAD")
     server.add_repository(REPOSITORY, {TAG: head}, immutable=True)
     assert run_release(project, server.url, TAG) == 0
     assert run_release(project, server.url, TAG) == 0
-    change_wheel(project)
-    server.log.clear()
-    assert run_release(project, server.url, TAG, "--replace-assets") == 1
-    assert "is immutable" in capsys.readouterr().err
-    assert not WRITES & set(kinds(server))
+    assert release_of(server)["immutable"]
 
 
 # --- drafts -------------------------------------------------------------------
 
 
-def test_several_drafts_become_one(project: Path, server: GitHubServer, client: GitHub) -> None:
-    """Drafts that a race or another program left are gone in the end."""
-    for _ in range(3):
-        client.request("POST", RELEASES, json={"tag_name": TAG, "draft": True})
-    client.request("POST", RELEASES, json={"tag_name": "v0.9.0", "draft": True})
+def test_whose_a_draft_is(tmp_path: Path) -> None:
+    """The attempts of a run share a mark, and so do all runs in a checkout; no others."""
+    first, second = ({"GITHUB_RUN_ID": "7", "GITHUB_RUN_ATTEMPT": n} for n in "12")
+    assert draft_mark(tmp_path, first) == draft_mark(tmp_path / "x", second)
+    assert draft_mark(tmp_path, {}) == draft_mark(tmp_path, {})
+    others = [{"GITHUB_RUN_ID": "77"}, {"GITHUB_RUN_ID": "7", "GITHUB_JOB": "other"}]
+    marks = {draft_mark(tmp_path, env) for env in (first, *others, {})}
+    assert len(marks | {draft_mark(tmp_path / "x", {})}) == 5
+
+
+def test_drafts_of_others_stay(project: Path, server: GitHubServer) -> None:
+    """Drafts of people, of other runs and of other tags are not touched and do not block.
+
+    There are more releases than a page of the list holds.
+    """
+    others = {
+        add_release(server, body="By hand."),
+        add_release(server, body=draft_mark(project / "elsewhere", {})),
+        add_release(server, "v0.9.0", body=draft_mark(project, {})),
+        *(add_release(server, f"v0.0.{number}") for number in range(110)),
+    }
+    before = [r for r in server.store.all("releases") if r["id"] in others]
     assert run_release(project, server.url, TAG) == 0
-    check_end(server, expected_assets(project))
-    assert len(server.store.all("releases")) == 2, "the draft of another tag stays"
+    assert [r for r in server.store.all("releases") if r["id"] in others] == before
+    assert not any(f"/releases/{number}" in e["path"] for e in server.log for number in others)
+    check_history(server, expected_assets(project))
 
 
-def test_hand_written_draft(
-    project: Path, server: GitHubServer, client: GitHub, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A draft with notes of a person: the notes are kept; one with other files stays."""
-    client.request("POST", RELEASES, json={"tag_name": TAG, "draft": True, "body": "My notes."})
-    other = client.request("POST", RELEASES, json={"tag_name": TAG, "draft": True}).data
-    address = other["upload_url"].split("{")[0]
-    with (project / "CHANGELOG.md").open("rb") as source:
-        client.upload(address, {"name": "manual.pdf"}, source, 20, "application/pdf")
-    assert run_release(project, server.url, TAG) == 0
-    (kept,) = (project / "dist" / "removed-drafts").iterdir()
-    assert kept.read_text() == "My notes."
-    assert "it holds manual.pdf" in capsys.readouterr().err
-    assert [r["id"] for r in server.store.all("releases") if r["draft"]] == [other["id"]]
+SPOILED = {
+    "starter": {"state": "starter", "size": 0, "digest": None},
+    "wrong size": {"size": 1},
+    "wrong digest": {"digest": "sha256:" + "0" * 64},
+    "extra": {"name": "what-is-this"},
+}
 
 
-@pytest.mark.parametrize("spoiled", ["starter", "wrong size", "wrong digest", "extra"])
-def test_left_draft_is_repaired(
-    spoiled: str, project: Path, server: GitHubServer, client: GitHub
-) -> None:
-    """What a dead run of this checkout left wrong in its draft is replaced, the rest kept."""
-    fault = Fault("status", "repos/update-release", 0, status=401, data={"message": "no"})
-    server.faults.script.append(fault)
+@pytest.mark.parametrize("spoiled", SPOILED)
+def test_left_draft_is_repaired(spoiled: str, project: Path, server: GitHubServer) -> None:
+    """What a former run of this checkout left wrong in its draft is replaced, the rest kept."""
+    refused = Fault("status", "repos/update-release", 0, status=401, data={"message": "no"})
+    server.faults.script.append(refused)
     assert run_release(project, server.url, TAG) == 1
     server.faults.script.clear()
-    assets = server.store.all("assets")
-    asset = next(a for a in assets if "linux" in a["name"])
-    changes = {
-        "starter": {"state": "starter", "size": 0, "digest": None},
-        "wrong size": {"size": asset["size"] - 1},
-        "wrong digest": {"digest": "sha256:" + "0" * 64},
-        "extra": {"name": "claim-of-somebody"},
-    }
-    server.store.put("assets", asset["id"], {**asset, **changes[spoiled]})
+    left = server.store.all("assets")
+    bad = next(a for a in left if "linux" in a["name"])
+    server.store.put("assets", bad["id"], {**bad, **SPOILED[spoiled]})
     assert run_release(project, server.url, TAG) == 0
     check_end(server, expected_assets(project))
     now = {a["id"] for a in server.store.all("assets")}
-    assert asset["id"] not in now
-    assert {a["id"] for a in assets} - {asset["id"]} <= now
+    assert {a["id"] for a in left} - now == {bad["id"]}
 
 
-def test_without_reported_digests(project: Path, server: GitHubServer) -> None:
-    """Where GitHub reports no digest, the asset is downloaded and hashed."""
-    server.no_digests = True
+def test_deleted_asset_never_counts(project: Path, server: GitHubServer) -> None:
+    """A broken upload that completes just before it is deleted is not what is published.
+
+    GitHub may carry the deletion out late, when the release would be visible.
+    """
+    deletion = Fault("status", "repos/delete-release-asset", 1, status=404)
+
+    def complete() -> None:
+        asset = next(a for a in server.store.all("assets") if a["state"] == "starter")
+        late.append(asset["id"])
+        done = {
+            "state": "uploaded",
+            "size": sizes[asset["name"]],
+            "digest": expected[asset["name"]],
+        }
+        server.store.put("assets", asset["id"], {**asset, **done})
+
+    late: list[int] = []
+    assert run_release(project, server.url, TAG, "--dry-run") == 0
+    expected = expected_assets(project)
+    sizes = {p.name: p.stat().st_size for p in (project / "dist" / "release").iterdir()}
+    server.faults.script += [
+        Fault("half-read", "repos/upload-release-asset", 2),
+        Fault("call-before", "repos/delete-release-asset", 1, hook=complete),
+        deletion,
+    ]
     assert run_release(project, server.url, TAG) == 0
-    assert kinds(server).count("repos/get-release-asset") >= len(expected_assets(project))
-    server.log.clear()
-    change_wheel(project)
-    assert run_release(project, server.url, TAG) == 1, "other bytes are noticed all the same"
+    assert late and late[0] not in {a["id"] for a in server.store.all("assets")}
+    check_end(server, expected)
 
 
-def test_a_live_draft_of_another_job_is_not_touched(
-    project: Path, server: GitHubServer, client: GitHub
+def test_limit_that_is_not_waited_for(
+    project: Path, server: GitHubServer, capsys: Capture
 ) -> None:
-    """Before the release is published, nothing of another job's draft is changed."""
-    mark = Mark("x", "actions/1/other", 1, "nonce")
-    body = {"tag_name": TAG, "draft": True, "body": mark.to_text()}
-    other = client.request("POST", RELEASES, json=body).data
-    server.log.clear()
-    assert run_release(project, server.url, TAG) == 0
-    touched = [e for e in server.log if f"/releases/{other['id']}" in e["path"]]
-    assert [e["method"] for e in touched] == ["DELETE"]
-    order = kinds(server)
-    assert order.index("repos/update-release") < order.index("repos/delete-release")
+    """A rate limit beyond GITHUB_TIME_LIMIT ends the run, and says what to do."""
+    fault = limited(in_seconds=3600)
+    fault.kind = "repos/upload-release-asset"
+    server.faults.script.append(fault)
+    assert run_release(project, server.url, TAG, GITHUB_TIME_LIMIT="60s") == 1
+    assert "raise GITHUB_TIME_LIMIT" in capsys.readouterr().err
+    assert all(r["draft"] for r in server.store.all("releases"))
 
 
-def test_published_by_another_meanwhile(project: Path, server: GitHubServer) -> None:
-    """If somebody publishes the same files first, that is success, and one release."""
-    late = []
+@pytest.mark.parametrize("same", [True, False])
+def test_published_by_another_meanwhile(
+    same: bool, project: Path, server: GitHubServer, tmp_path: Path
+) -> None:
+    """The same files from another checkout first: success. Other files: an error.
+
+    At every moment one complete release is visible, or none.
+    """
+    other = tmp_path / "other"
+    git(tmp_path, "clone", "-q", str(project), str(other))
+    (other / "dist").mkdir()
+    for path in (project / "dist").glob("*.*"):
+        (other / "dist" / path.name).write_bytes(path.read_bytes())
+    if not same:
+        change_wheel(other)
+    codes = []
 
     def other_run() -> None:
-        process = start_release(project, server.url, TAG)
+        process = start_release(other, server.url, TAG)
         process.communicate(timeout=60)
-        late.append(process.returncode)
+        codes.append(process.returncode)
 
     server.faults.script.append(Fault("call-before", "repos/update-release", 1, hook=other_run))
-    assert run_release(project, server.url, TAG, timeout=60) == 0
-    assert late == [0]
-    check_history(server, expected_assets(project))
-    check_end(server, expected_assets(project))
-
-
-# --- owners -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("owner", "mark", "outlived"),
-    [
-        (Owner("actions/7/release", 2, False, "b"), ("actions/7/release", 1, "a"), True),
-        (Owner("actions/7/release", 1, False, "b"), ("actions/7/release", 1, "a"), False),
-        (Owner("actions/7/release", 2, False, "b"), ("actions/8/release", 1, "a"), False),
-        (Owner("actions/7/release", 2, False, "b"), ("actions/7/other", 1, "a"), False),
-        (Owner("local/x", 0, True, "b"), ("local/x", 0, "a"), True),
-        (Owner("local/x", 0, True, "b"), ("local/x", 0, "b"), False),
-        (Owner("local/x", 0, True, "b"), ("local/y", 0, "a"), False),
-    ],
-)
-def test_who_may_take_over(owner: Owner, mark: tuple[str, int, str], outlived: bool) -> None:
-    """A draft changes hands only when its run has surely ended."""
-    assert owner.outlived(Mark("f", *mark)) is outlived
-
-
-def test_mark_is_read_back() -> None:
-    """The mark survives in a body among other text; other comments are no marks."""
-    mark = Mark("f", "local/x", 0, "n")
-    assert read_mark(f"Notes.\n<!-- other -->\n{mark.to_text()}\n") == mark
-    assert read_mark("<!-- mlc-llm-pipeline {} -->") is None
-    assert read_mark(None) is None
-
-
-def test_only_one_run_is_alone_in_a_checkout(tmp_path: Path) -> None:
-    """A second run at the same time may not continue the first one's draft."""
-    with this_run(tmp_path, {}) as first, this_run(tmp_path, {}) as second:
-        assert first.alone and not second.alone
-        assert first.instance != second.instance
-    with this_run(tmp_path, {}) as third:
-        assert third.outlived(first.mark("f"))
-
-
-def publisher(client: GitHub, plan: ReleasePlan, nonce: str, tmp_path: Path) -> Publisher:
-    """The second attempt of a job on Actions."""
-    return Publisher(client, plan, Owner("actions/7/release", 2, False, nonce), tmp_path)
-
-
-@pytest.mark.parametrize("late", [False, True])
-def test_one_heir_takes_a_draft_over(
-    late: bool, server: GitHubServer, client: GitHub, tmp_path: Path
-) -> None:
-    """Of two heirs one continues the draft, even if the other acts on an old listing."""
-    path = tmp_path / "a.txt"
-    path.write_bytes(b"content")
-    asset = Asset(path, 7, hashlib.sha256(b"content").hexdigest())
-    plan = ReleasePlan(TAG, "1.0.0", REPOSITORY, "a" * 40, False, (asset,), (), "Notes.")
-    first, second = (publisher(client, plan, nonce, tmp_path) for nonce in ("one", "two"))
-    mark = Mark(plan.fingerprint, "actions/7/release", 1, "former")
-    body = {"tag_name": TAG, "draft": True, "body": mark.to_text()}
-    client.request("POST", RELEASES, json=body)
-    listing = first.look().drafts
-    taken = first._take_over(listing)
-    assert taken is not None
-    if late:
-        first._fill(taken)  # the claim is gone again
-    assert second._take_over(listing) is None
-    outcome = first.run()
-    assert outcome.number == taken["id"]
-    assert second.run().what == "nothing to do"
-    assert [a["name"] for a in server.store.all("assets")] == ["a.txt"]
-
-
-def test_many_other_releases(project: Path, server: GitHubServer, client: GitHub) -> None:
-    """A draft is found among more releases than a page holds."""
-    body = {"tag_name": TAG, "draft": True}
-    client.request("POST", RELEASES, json=body)
-    for number in range(65):
-        client.request("POST", RELEASES, json={"tag_name": f"v0.0.{number}", "draft": True})
-    assert run_release(project, server.url, TAG) == 0
-    check_end(server, expected_assets(project))
+    assert run_release(project, server.url, TAG, timeout=60) == (0 if same else 1)
+    assert codes == [0]
+    check_history(server, expected_assets(other))
+    if same:
+        check_end(server, expected_assets(other))
 
 
 # --- the token and the process ------------------------------------------------
@@ -679,16 +535,16 @@ def test_many_other_releases(project: Path, server: GitHubServer, client: GitHub
 
 def test_token_is_nowhere(
     project: Path, server: GitHubServer, caplog: pytest.LogCaptureFixture,
-    capfd: pytest.CaptureFixture[str], tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """Not in logs at any level, in output, in files that are written, nor in arguments."""
     caplog.set_level(logging.DEBUG)
-    seen: list[str] = []
+    arguments: list[str] = []
 
     def look() -> None:
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:
-                seen.append(path.read_text(errors="replace"))
+                arguments.append(path.read_text(errors="replace"))
             except OSError:
                 continue
 
@@ -702,17 +558,16 @@ def test_token_is_nowhere(
     assert process.returncode == 0, err
     assert run_release(project, server.url, TAG, "--debug") == 0
     captured = capfd.readouterr()
-    everything = [out, err, captured.out, captured.err, caplog.text, *seen]
+    everything = [out, err, captured.out, captured.err, caplog.text, *arguments]
     everything += [p.read_text(errors="replace") for p in project.rglob("*") if p.is_file()]
     assert all(TOKEN not in text for text in everything)
     if sys.platform == "linux":
-        assert any("tests.release.project" in line for line in seen)
+        assert any("tests.release.project" in line for line in arguments)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to a process of its own")
 def test_interrupted_run_ends_soon(project: Path, server: GitHubServer) -> None:
     """Ctrl-C during an upload ends within seconds; the draft stays invisible."""
-    if sys.platform == "win32":
-        pytest.skip("no SIGINT to a process of its own")
     reached = threading.Event()
     server.faults.script += [
         Fault("call-before", "repos/upload-release-asset", 1, hook=reached.set),

@@ -399,15 +399,13 @@ def delete_asset(call: Call) -> Answer:
 
 
 def get_commit(call: Call) -> Answer:
-    """The commit of a tag; only the media type that gives the hash alone."""
+    """The commit of a tag."""
     ref = call.values["ref"]
-    repo = repository(call)
-    sha = repo["tags"].get(ref.removeprefix("refs/").removeprefix("tags/"))
+    sha = repository(call)["tags"].get(ref.removeprefix("refs/").removeprefix("tags/"))
     if sha is None:
         raise Refusal(422, f"No commit found for SHA: {ref}")
-    if "application/vnd.github.sha" not in call.header("Accept"):
-        raise Refusal(415, "Only application/vnd.github.sha is simulated")
-    return Answer(200, raw=sha.encode(), headers={"Content-Type": "application/vnd.github.sha"})
+    name = f"{call.values['owner']}/{call.values['repo']}"
+    return Answer(200, {"sha": sha, "url": f"{call.base}/repos/{name}/commits/{sha}"})
 
 
 def rate_limit(call: Call) -> Answer:

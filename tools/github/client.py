@@ -45,6 +45,7 @@ class Budget:
                 f"GitHub asks to wait {seconds:.0f} s more, over the limit of "
                 f"{self.limit:.0f} s.",
                 "Run it again later, or raise GITHUB_TIME_LIMIT.",
+                limited=True,
             )
         self.spent += seconds
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import datetime
-import email.parser
 import hashlib
+import io
 import uuid
 import warnings
 import zipfile
-from collections.abc import Sequence
-from email.message import Message
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version as version_of
+from typing import cast
 
 from cyclonedx.contrib.license.factories import LicenseFactory
 from cyclonedx.model import HashAlgorithm, HashType, Property
@@ -19,42 +19,59 @@ from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.model.license import LicenseAcknowledgement
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
+from packaging.metadata import RawMetadata, parse_email
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from tools.wheels.archive import Wheel
 
+LIBRARY = "cyclonedx-python-lib"
 
-def metadata_of(wheel: Wheel) -> Message:
-    """The ``METADATA`` of a wheel (PyPA, "Core metadata specifications")."""
+
+def sbom(wheels: Sequence[Wheel], created: int) -> str:
+    """A CycloneDX 1.6 document (JSON) of the wheels of one project.
+
+    It lists each wheel with its digest, the shared libraries inside (which auditwheel and
+    delvewheel put there), the package, and what the package requires. Time and serial
+    number come from commit and contents.
+
+    Args:
+        wheels: The wheels; at least one.
+        created: Seconds since the epoch, of the commit.
+    """
+    bom = Bom()
+    bom.metadata.timestamp = datetime.datetime.fromtimestamp(created, datetime.UTC)
+    digests = " ".join(sorted(wheel.sha256 for wheel in wheels))
+    bom.serial_number = uuid.uuid5(uuid.NAMESPACE_OID, digests)
+    tool = Component(type=ComponentType.LIBRARY, name=LIBRARY, version=version_of(LIBRARY))
+    bom.metadata.tools.components.add(tool)
+    contents = [_contents(wheel) for wheel in wheels]
+    package = bom.metadata.component = _package(contents[0][0])
+    required = _requirements(metadata for metadata, _ in contents)
+    bom.register_dependency(package, required)
+    bom.components.update(required)
+    for wheel, (_, libraries) in zip(wheels, contents, strict=True):
+        file = _file(wheel.name, wheel.sha256)
+        bom.register_dependency(file, [package, *libraries])
+        bom.components.update([file, *libraries])
+    with warnings.catch_warnings():
+        # The library takes a package that requires nothing for an incomplete graph.
+        warnings.filterwarnings("ignore", "The Component this BOM is describing")
+        return str(JsonV1Dot6(bom).output_as_string(indent=2)) + "\n"
+
+
+def _contents(wheel: Wheel) -> tuple[RawMetadata, list[Component]]:
+    """A wheel's ``METADATA``, and the libraries in ``NAME.libs/``, where repairs put them."""
     with zipfile.ZipFile(wheel.path) as archive:
-        name = next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
-        return email.parser.HeaderParser().parsestr(archive.read(name).decode("utf-8"))
-
-
-def requirements_of(metadata: Message) -> list[Requirement]:
-    """``Requires-Dist``, by name; what cannot be parsed is left out."""
-    found = []
-    for text in metadata.get_all("Requires-Dist") or []:
-        try:
-            found.append(Requirement(text))
-        except InvalidRequirement:
-            continue
-    return sorted(found, key=str)
-
-
-def vendored(wheel: Wheel) -> list[Component]:
-    """Shared libraries that auditwheel or delvewheel put into the wheel."""
-    found = []
-    with zipfile.ZipFile(wheel.path) as archive:
-        for name in sorted(archive.namelist()):
-            if name.partition("/")[0].endswith(".libs") and not name.endswith("/"):
-                digest = hashlib.sha256()
-                with archive.open(name) as source:  # piece by piece: it may be large
-                    while piece := source.read(1 << 20):
-                        digest.update(piece)
-                found.append(_file(name, digest.hexdigest()))
-    return found
+        names = [info.filename for info in archive.infolist() if not info.is_dir()]
+        metadata = next(name for name in names if name.endswith(".dist-info/METADATA"))
+        libraries = []
+        for name in (name for name in names if name.partition("/")[0].endswith(".libs")):
+            with archive.open(name) as source:
+                content = cast(io.BufferedIOBase, source)  # as zipfile's documentation says
+                digest = hashlib.file_digest(content, "sha256").hexdigest()
+            libraries.append(_file(name, digest))
+        return parse_email(archive.read(metadata))[0], libraries
 
 
 def _file(name: str, sha256: str) -> Component:
@@ -66,78 +83,40 @@ def _file(name: str, sha256: str) -> Component:
     )
 
 
-def _package(metadata: Message) -> Component:
+def _package(metadata: RawMetadata) -> Component:
     """The package itself, with its licence as it states it."""
-    name, version = canonicalize_name(metadata["Name"]), str(metadata["Version"])
-    stated = metadata.get("License-Expression") or metadata.get("License") or ""
-    licenses = []
-    if stated and "\n" not in stated:
-        made = LicenseFactory().make_from_string(
-            stated, license_acknowledgement=LicenseAcknowledgement.DECLARED
-        )
-        licenses.append(made)
+    name, version = canonicalize_name(metadata["name"]), metadata["version"]
+    text = metadata.get("license_expression") or metadata.get("license") or "\n"
+    stated = LicenseFactory().make_from_string(
+        text, license_acknowledgement=LicenseAcknowledgement.DECLARED
+    )
     return Component(
         type=ComponentType.LIBRARY,
         name=name,
         version=version,
         bom_ref=f"package:{name}",
         purl=PackageURL("pypi", None, name, version),
-        licenses=licenses,
-        description=metadata.get("Summary"),
+        licenses=[] if "\n" in text else [stated],  # some paste the whole text
+        description=metadata.get("summary"),
     )
 
 
-def _requirement(name: str, requirements: Sequence[Requirement]) -> Component:
-    """A package that ours requires; which version is chosen when it is installed."""
-    return Component(
-        type=ComponentType.LIBRARY,
-        name=name,
-        bom_ref=f"requirement:{name}",
-        purl=PackageURL("pypi", None, name),
-        properties=[
-            Property(name="python:requires-dist", value=str(requirement))
-            for requirement in requirements
-        ],
-    )
-
-
-def make_sbom(wheels: Sequence[Wheel], created: int) -> str:
-    """A CycloneDX 1.6 document (JSON) of the wheels' packages.
-
-    It lists each wheel with its digest, the libraries inside, the package, and what the
-    package requires.
-    Time and serial number come from commit and contents, so that it is reproducible.
-
-    Args:
-        wheels: Wheels of one project.
-        created: Seconds since the epoch, of the commit.
-    """
-    bom = Bom()
-    bom.metadata.timestamp = datetime.datetime.fromtimestamp(created, datetime.UTC)
-    digests = " ".join(sorted(wheel.sha256 for wheel in wheels))
-    bom.serial_number = uuid.uuid5(uuid.NAMESPACE_OID, digests)
-    library = "cyclonedx-python-lib"
-    tool = Component(type=ComponentType.LIBRARY, name=library, version=version_of(library))
-    bom.metadata.tools.components.add(tool)
-    package = _package(metadata_of(wheels[0]))
-    bom.metadata.component = package
-    files = [_file(wheel.name, wheel.sha256) for wheel in wheels]
-    by_name: dict[str, list[Requirement]] = {}
-    for wheel in wheels:
-        for requirement in requirements_of(metadata_of(wheel)):
-            known = by_name.setdefault(canonicalize_name(requirement.name), [])
-            if requirement not in known:
-                known.append(requirement)
-    required = [_requirement(name, found) for name, found in sorted(by_name.items())]
-    for wheel, file in zip(wheels, files, strict=True):
-        inside = vendored(wheel)
-        bom.register_dependency(file, [package, *inside])
-        for component in (file, *inside):
-            bom.components.add(component)
-    for component in required:
-        bom.components.add(component)
-    bom.register_dependency(package, required)
-    with warnings.catch_warnings():
-        # The library takes a package that requires nothing for an incomplete graph.
-        warnings.filterwarnings("ignore", "The Component this BOM is describing")
-        return str(JsonV1Dot6(bom).output_as_string(indent=2)) + "\n"
+def _requirements(packages: Iterable[RawMetadata]) -> list[Component]:
+    """What the packages require; which versions is decided when they are installed."""
+    by_name: dict[str, set[str]] = {}
+    for text in (text for metadata in packages for text in metadata.get("requires_dist", ())):
+        try:
+            requirement = Requirement(text)
+        except InvalidRequirement:
+            continue
+        by_name.setdefault(canonicalize_name(requirement.name), set()).add(str(requirement))
+    return [
+        Component(
+            type=ComponentType.LIBRARY,
+            name=name,
+            bom_ref=f"requirement:{name}",
+            purl=PackageURL("pypi", None, name),
+            properties=[Property(name="python:requires-dist", value=text) for text in texts],
+        )
+        for name, texts in sorted(by_name.items())
+    ]
