@@ -77,7 +77,7 @@ def read_back(
         PipelineError: The registry does not have what was pushed.
     """
     settings = context.settings
-    archive = ""
+    archive = loaded = ""
     if plan.output == PUSH:
         client = registry.connect(settings, context.event.actor)
         compare(client, settings.image_name, plan, digest)
@@ -86,11 +86,12 @@ def read_back(
         archive = Path(plan.archive).relative_to(context.root).as_posix()
         size = Path(plan.archive).stat().st_size
     else:
-        words = ["docker", "image", "inspect", "--format", "{{.Size}}", plan.references[0]]
-        size = int(process.run(words, env=env).stdout)
+        words = ["docker", "image", "inspect", "--format={{.Id}} {{.Size}}", plan.references[0]]
+        loaded, number = process.run(words, env=env).stdout.split()
+        size = int(number)
     return ImageRecord(
         plan.image, settings.image, digest, plan.references, plan.platforms, size,
-        plan.output, context.version, context.event.sha, archive,
+        plan.output, context.version, context.event.sha, archive, loaded,
     )  # fmt: skip
 
 

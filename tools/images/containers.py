@@ -18,7 +18,6 @@ from tools.core import files
 from tools.core.errors import PipelineError, UsageError
 from tools.core.janitor import Janitor
 from tools.images import engine, probe, record
-from tools.images.plan import LOAD
 from tools.registry import client as registry
 from tools.registry.manifest import parse_manifest
 from tools.repo.context import Context
@@ -126,8 +125,8 @@ def _get_image(
     name = context.settings.image
     if not digest and not archive:
         built = record.read(image, context.root)
-        if built.output == LOAD:
-            return _find_loaded(client, built), built.digest
+        if built.loaded:
+            return client.images.get(built.loaded), built.digest
         name, digest = built.name, built.digest
         archive = str(context.root / built.archive) if built.archive else ""
     if archive:
@@ -156,22 +155,3 @@ def _archive_digest(path: Path) -> str:
     except (OSError, tarfile.TarError, KeyError, ValueError, IndexError) as error:
         remedy = "Give the file that --output oci wrote."
         raise UsageError(f"{path} is not an OCI archive: {error}.", remedy) from error
-
-
-def _find_loaded(client: DockerClient, built: record.ImageRecord) -> Image:
-    """The image of a record that was loaded into the engine, which must still be it."""
-    from docker.errors import ImageNotFound
-
-    for reference in (built.digest, *built.tags[:1]):
-        try:
-            image = client.images.get(reference)
-        except ImageNotFound:
-            continue
-        digests = {entry.rpartition("@")[2] for entry in image.attrs.get("RepoDigests") or ()}
-        # Without the containerd store the id is the digest of the configuration, which
-        # the label of the commit ties to the record.
-        revision = (image.labels or {}).get("org.opencontainers.image.revision")
-        if built.digest in {reference, image.id, *digests} or revision == built.revision:
-            return image
-    what = f"the {built.image} image that was built ({built.digest[:19]})"
-    raise PipelineError(f"The engine no longer has {what}.", "Build it again.")

@@ -26,6 +26,7 @@ class ImageRecord:
     version: str  # PEP 440 version of the commit it was built from
     revision: str  # the commit
     archive: str = ""  # the OCI archive, relative to the checkout, where that is the output
+    loaded: str = ""  # the engine's own id of the image, where it was loaded
 
     @property
     def reference(self) -> str:
