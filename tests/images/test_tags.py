@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 
 import pytest
 from hypothesis import assume, given
@@ -17,7 +16,6 @@ from tools.images.names import (
     floating_tags,
     labels,
     production_tags,
-    references,
 )
 from tools.repo.event import Event
 from tools.repo.versions import known_versions, parse_tag
@@ -31,43 +29,32 @@ def push(ref: str, default: str = "main") -> Event:
     return Event("push", ref, SHA, "owner/name", default)
 
 
+PULL = Event("pull_request", "refs/pull/123/merge", SHA, pull_request=123)
+MANUAL = Event("workflow_dispatch", "refs/heads/main", SHA)
+
+
 @pytest.mark.parametrize(
     ("event", "development", "production"),
     [
-        (push("refs/heads/main"), ["main", "main-abcdef1", "latest"], ["main-prod", "prod"]),
-        (push("refs/heads/develop"), ["develop", "develop-abcdef1"], ["develop-prod"]),
-        (
-            push("refs/heads/trunk", "trunk"),
-            ["trunk", "trunk-abcdef1", "latest"],
-            ["trunk-prod", "prod"],
-        ),
-        (push("refs/heads/main", "trunk"), ["main", "main-abcdef1"], ["main-prod"]),
-        (
-            Event("pull_request", "refs/pull/123/merge", SHA, pull_request=123),
-            ["pr-123"],
-            ["pr-123-prod"],
-        ),
-        (
-            Event("workflow_dispatch", "refs/heads/main", SHA),
-            ["main", "main-abcdef1", "latest"],
-            ["main-prod", "prod"],
-        ),
-        (push("refs/tags/v1.2.3"), ["v1.2.3", "1.2", "1"], ["v1.2.3-prod"]),
-        (push("refs/tags/v0.4.1"), ["v0.4.1", "0.4"], ["v0.4.1-prod"]),
-        (push("refs/tags/v1.2.3.post1"), ["v1.2.3.post1", "1.2", "1"], ["v1.2.3.post1-prod"]),
+        (push("refs/heads/main"), "main main-abcdef1 latest", "main-prod prod"),
+        (MANUAL, "main main-abcdef1 latest", "main-prod prod"),
+        (push("refs/heads/trunk", "trunk"), "trunk trunk-abcdef1 latest", "trunk-prod prod"),
+        (push("refs/heads/main", "trunk"), "main main-abcdef1", "main-prod"),
+        (push("refs/heads/develop"), "develop develop-abcdef1", "develop-prod"),
+        (PULL, "pr-123", "pr-123-prod"),
+        (push("refs/tags/v1.2.3"), "v1.2.3 1.2 1", "v1.2.3-prod"),
+        (push("refs/tags/v0.4.1"), "v0.4.1 0.4", "v0.4.1-prod"),
+        (push("refs/tags/v1.2.3.post1"), "v1.2.3.post1 1.2 1", "v1.2.3.post1-prod"),
         *(
-            (push(f"refs/tags/{tag}"), [tag], [f"{tag}-prod"])
-            for tag in (
-                "v1.2.3-rc1", "v1.2.3-alpha.1", "v1.2.3-beta2", "v1.2.3rc1", "v1.2.3a1",
-                "v1.2.3b2", "v1.2.3.dev1",
-            )  # fmt: skip
+            (push(f"refs/tags/v1.2.3{suffix}"), f"v1.2.3{suffix}", f"v1.2.3{suffix}-prod")
+            for suffix in ("-rc1", "-alpha.1", "-beta2", "rc1", "a1", "b2", ".dev1")
         ),
     ],
 )
-def test_documented_tags(event: Event, development: list[str], production: list[str]) -> None:
+def test_documented_tags(event: Event, development: str, production: str) -> None:
     """Each documented event yields just the tags that are documented for it."""
-    assert development_tags(event) == development
-    assert production_tags(event) == production
+    assert development_tags(event) == development.split()
+    assert production_tags(event) == production.split()
 
 
 @pytest.mark.parametrize(
@@ -183,14 +170,6 @@ def test_branches_never_take_a_release_or_a_pull_request(
     assert theirs.isdisjoint({"latest", "prod"})
 
 
-def test_a_hostile_branch_name_takes_no_time() -> None:
-    """The reserved names' pattern does not backtrack exponentially."""
-    begun = time.process_time()
-    branch_tag("1" + "a" * 100 + "--")
-    branch_tag("v1" + "a." * 50 + "-_-")
-    assert time.process_time() - begun < 5
-
-
 LABELS = "title description url source version created revision licenses".split()
 
 
@@ -213,8 +192,3 @@ def test_labels_of_anything(branch: str, created: int) -> None:
     moment = found["org.opencontainers.image.created"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", moment)
     assert all(found.values())
-
-
-def test_references() -> None:
-    """Full references, one a tag."""
-    assert references("ghcr.io/o/n", ["a", "b"]) == ["ghcr.io/o/n:a", "ghcr.io/o/n:b"]
