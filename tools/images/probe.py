@@ -74,7 +74,8 @@ def tools(names: list[str]) -> dict[str, str]:
 
 def absent(names: list[str]) -> dict[str, str]:
     """Where each program is that should be absent, and the user that we run as."""
-    return {"uid": str(os.getuid()), **{name: shutil.which(name) or "" for name in names}}
+    uid = "" if sys.platform == "win32" else str(os.getuid())
+    return {"uid": uid, **{name: shutil.which(name) or "" for name in names}}
 
 
 def packages(_names: list[str]) -> dict[str, str]:
