@@ -74,8 +74,10 @@ def tools(names: list[str]) -> dict[str, str]:
 
 def absent(names: list[str]) -> dict[str, str]:
     """Where each program is that should be absent, and the user that we run as."""
-    uid = "" if sys.platform == "win32" else str(os.getuid())
-    return {"uid": uid, **{name: shutil.which(name) or "" for name in names}}
+    found = {name: shutil.which(name) or "" for name in names}
+    if sys.platform != "win32":
+        found["uid"] = str(os.getuid())
+    return found
 
 
 def packages(_names: list[str]) -> dict[str, str]:

@@ -263,14 +263,17 @@ class Registry:
         self, method: str, url: str, authorization: str = "", accept: str = "*/*"
     ) -> requests.Response:
         headers = {"Accept": accept, "Authorization": authorization or None}
-        session, policy = self._session, self._policy
+        policy = self._policy
         try:
             while True:
                 try:
-                    return session.request(
-                        method, url, headers=headers, timeout=self._timeouts,
-                        verify=session.verify, allow_redirects=False,
-                    )  # fmt: skip
+                    return self._session.request(
+                        method,
+                        url,
+                        headers=headers,
+                        timeout=self._timeouts,
+                        allow_redirects=False,
+                    )
                 except requests.exceptions.ChunkedEncodingError as error:
                     # A body that breaks off: requests reads it after its own retries.
                     policy = policy.increment(method, url, error=error)
