@@ -292,6 +292,7 @@ CONDITION = "${{ always() }}"
         ("name: x", "name: 'x", "Line 19 is not YAML"),
         ("name: x", "name: x\nname: y", "Line 2: 'name' stands twice"),
         ("name: x", "name: !x y", "Line 1 is not YAML"),
+        ("name: x", "name: !!binary aGk=", "Line 1 is not YAML"),
         ("needs: [one]", "needs: [zero]", "needs 'zero', which is not a job"),
         ("needs: [one]", "needs: {one: 1}", "needs of two is not text"),
         ("needs: [one]", "uses: ./other.yml", "has 'uses', which is not understood"),

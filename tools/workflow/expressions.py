@@ -15,12 +15,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tools.core import cli
+from tools.core import cli, console
 from tools.core.errors import UsageError
+from tools.workflow import values
 from tools.workflow.syntax import ExpressionError, Node, parse
-from tools.workflow.values import COMPARISONS, FUNCTIONS, Refused, Value, item, kind, star
-
-from tools.workflow.values import parse_json, to_json, to_string, truthy  # isort: skip
+from tools.workflow.values import Refused, Value, to_string, truthy
 
 __all__ = ["ExpressionError", "Scope", "check", "evaluate", "evaluate_text", "job_status"]
 __all__ += ["parse", "to_string", "truthy", "uses_status", "value_of"]
@@ -42,10 +41,10 @@ class Scope:
 
 # What becomes of the values of a part's parts.
 _ACTIONS: dict[str, Callable[..., Value]] = {
-    **COMPARISONS,
+    **values.COMPARISONS,
     "!": lambda value: not truthy(value),
-    "index": item,
-    "star": star,
+    "index": values.item,
+    "star": values.star,
 }
 
 
@@ -58,16 +57,17 @@ def value_of(node: Node, scope: Scope) -> Value:
     if node.form == "literal":
         return node.constant
     if node.form == "name":
-        return item(scope.contexts, node.name)
+        return values.item(scope.contexts, node.name)
     if node.form in {"&&", "||"}:
         return _first(node, scope)
     if node.is_status:
         return scope.status[node.name]
     if node.name == "case":
         return _case(node, scope)
+    action = values.FUNCTIONS[node.name] if node.form == "call" else _ACTIONS[node.form]
     parts = [value_of(part, scope) for part in node.parts]
     try:
-        return (FUNCTIONS[node.name] if node.form == "call" else _ACTIONS[node.form])(*parts)
+        return action(*parts)
     except Refused as error:
         raise node.error(str(error)) from error
 
@@ -87,7 +87,8 @@ def _case(node: Node, scope: Scope) -> Value:
     for predicate, value in zip(node.parts[:-1:2], node.parts[1::2], strict=True):
         holds = value_of(predicate, scope)
         if not isinstance(holds, bool):
-            raise predicate.error(f"A predicate of case is not a boolean but {kind(holds)}")
+            kind = values.kind(holds)
+            raise predicate.error(f"A predicate of case is not a boolean but {kind}")
         if holds:
             return value_of(value, scope)
     return value_of(node.parts[-1], scope)
@@ -179,13 +180,13 @@ def _scope(path: Path | None) -> Scope:
     if path is None:
         return Scope({}, job_status([]))
     try:
-        contexts = parse_json(path.read_text(encoding="utf-8"))
+        contexts = values.parse_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, Refused) as error:
         raise UsageError(f"The context file {path} cannot be read: {error}.") from error
     if not isinstance(contexts, dict):
         raise UsageError(f"The context file {path} is not a JSON object.")
-    results = [item(need, "result") for need in star(contexts.get("needs"))]
-    own = item(contexts.get("job"), "status")
+    results = [values.item(need, "result") for need in values.star(contexts.get("needs"))]
+    own = values.item(contexts.get("job"), "status")
     if own in {"success", "failure"}:
         results.append(own)
     return Scope(contexts, job_status(map(to_string, results), cancelled=own == "cancelled"))
@@ -197,7 +198,7 @@ def work(options: Options) -> None:
     scope = _scope(options.context)
     value = evaluate_text(text, scope) if "${{" in text else evaluate(text, scope)
     try:
-        print(to_json(value))
+        console.emit_json(values.plain(value))
     except Refused as error:
         raise ExpressionError(str(error), text, 1) from error
 

@@ -120,15 +120,9 @@ class Workflow:
     jobs: Mapping[str, Job]
 
     def order(self) -> list[str]:
-        """The jobs so that each comes after those it needs, else in the file's order."""
-        sorter = graphlib.TopologicalSorter({job.name: job.needs for job in self.jobs.values()})
-        sorter.prepare()
-        ordered: list[str] = []
-        while sorter.is_active():
-            ready = sorted(sorter.get_ready(), key=list(self.jobs).index)
-            ordered += ready
-            sorter.done(*ready)
-        return ordered
+        """The jobs so that each comes after those it needs."""
+        needs = {job.name: job.needs for job in self.jobs.values()}
+        return list(graphlib.TopologicalSorter(needs).static_order())
 
     def ancestors(self, name: str) -> set[str]:
         """All jobs that a job needs, directly or not."""
@@ -184,19 +178,23 @@ class _Loader(_Yaml):
         return super().construct_mapping(node, deep)
 
 
-def _number(_: _Loader, node: yaml.ScalarNode) -> float:
+def _construct_number(_: _Loader, node: yaml.ScalarNode) -> float:
     number = parse_number(str(node.value))
     return int(number) if number.is_integer() else number
 
 
 _TAG = "tag:yaml.org,2002:"
-for tag, pattern in {
+_PLAIN = {
     "null": r"null|Null|NULL|~|",
     "bool": r"true|True|TRUE|false|False|FALSE",
     "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|0[xo][0-9a-fA-F]+",
-}.items():
-    _Loader.add_implicit_resolver(_TAG + tag, re.compile(rf"(?:{pattern})\Z"), None)
-_Loader.add_constructor(_TAG + "float", _number)
+}
+for _name, _form in _PLAIN.items():
+    _Loader.add_implicit_resolver(_TAG + _name, re.compile(rf"(?:{_form})\Z"), None)
+# Whatever else has a tag (!!binary, !!timestamp ...) is refused.
+_KNOWN = (None, *(_TAG + name for name in ("null", "bool", "str", "seq", "map")))
+_Loader.yaml_constructors = {tag: _Yaml.yaml_constructors[tag] for tag in _KNOWN}
+_Loader.add_constructor(_TAG + "float", _construct_number)
 
 
 # -- reading: each takes a value and what it is, and refuses any other form ----------------
@@ -298,6 +296,7 @@ def _job(name: str, value: Value, known: Mapping[str, Value]) -> Job:
             raise Refused(f"The job {name} needs {other!r}, which is not a job")
     strategy = _object(parts.get("strategy") or {}, f"strategy of {name}")
     env = _env(parts.get("env"), f"env of {name}")
+    steps = _list(parts.get("steps"), f"steps of {name}")
     runner = parts.get("runs-on")
     return Job(
         name=name,
@@ -306,9 +305,7 @@ def _job(name: str, value: Value, known: Mapping[str, Value]) -> Job:
         condition=_condition(parts.get("if"), JOB_NAMES, f"The condition of {name}"),
         matrix=_matrix(strategy.get("matrix"), f"The matrix of {name}"),
         runs_on=runner if isinstance(runner, str) else "",
-        steps=tuple(
-            _step(step, name, env) for step in _list(parts.get("steps"), f"steps of {name}")
-        ),
+        steps=tuple(_step(step, name, env) for step in steps),
     )
 
 
@@ -334,10 +331,10 @@ def parse(text: str, path: Path = WORKFLOW) -> Workflow:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         reason = f"Line {line} is not YAML: {error.problem}"
-    except (yaml.YAMLError, Refused, RecursionError) as error:
-        reason = (
-            f"It is not understood: {error}" if not isinstance(error, Refused) else f"{error}"
-        )
+    except (yaml.YAMLError, RecursionError) as error:
+        reason = f"It is not YAML: {error}"
+    except Refused as error:
+        reason = str(error)
     else:
         return workflow
     raise WorkflowError(

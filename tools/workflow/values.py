@@ -178,14 +178,18 @@ def item(target: Value, index: Value) -> Value:
     return next(iter(_hits(target, index)), None)
 
 
-def _plain(value: Value, depth: int = 0) -> Value:
-    """A value as JSON is to show it: whole numbers without a fraction."""
+def plain(value: Value, depth: int = 0) -> Value:
+    """A value as JSON is to show it: whole numbers without a fraction.
+
+    Raises:
+        Refused: A number that JSON cannot say, or not in one way alone; nested too deeply.
+    """
     if depth > 50:  # the runner's readers allow 64 or 100
         raise Refused("The value is nested too deeply")
     if isinstance(value, list):
-        return [_plain(each, depth + 1) for each in value]
+        return [plain(each, depth + 1) for each in value]
     if isinstance(value, dict):
-        return {key: _plain(each, depth + 1) for key, each in value.items()}
+        return {key: plain(each, depth + 1) for key, each in value.items()}
     if kind(value) != "number":
         return value
     number = float(to_string(value))
@@ -200,7 +204,7 @@ def to_json(value: Value) -> str:
     Raises:
         Refused: A number or character that may be written in different ways.
     """
-    text = json.dumps(_plain(value), indent=2, ensure_ascii=False)
+    text = json.dumps(plain(value), indent=2, ensure_ascii=False)
     if re.search("[\u0085\u2028\u2029\ud800-\udfff]", text):
         raise Refused("The text has a character that may be written in different ways")
     return text
