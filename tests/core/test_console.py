@@ -49,7 +49,7 @@ def test_everything_is_masked(
     console.say(TOKEN)
     console.warn(TOKEN)
     console.fail(PipelineError(TOKEN, TOKEN, TOKEN))
-    console.annotate("error", TOKEN, title=TOKEN, file=TOKEN)
+    console.annotate("error", TOKEN, title=TOKEN)
     console.table((TOKEN,), [(TOKEN,)], title=TOKEN)
     console.emit_json({TOKEN: TOKEN})
     with console.step(TOKEN):
@@ -61,11 +61,9 @@ def test_everything_is_masked(
 
 def test_annotations_are_escaped(actions: None, capsys: pytest.CaptureFixture[str]) -> None:
     """A message cannot end the command, or start another."""
-    console.annotate("error", "50% \r\n::x::", file="a,b:c.py", line=3, column=4, title="t")
+    console.annotate("error", "50% \r\n::x::", title="a,b:c")
     written = capsys.readouterr().err
-    assert written == (
-        "::error file=a%2Cb%3Ac.py,line=3,col=4,title=t::50%25 %0D%0A::x::\n"
-    )  # fmt: skip
+    assert written == "::error title=a%2Cb%3Ac::50%25 %0D%0A::x::\n"
 
 
 def test_no_annotations_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,8 +85,8 @@ def _guarded(
         if parsed.debug or os.environ.get("RUNNER_DEBUG") == "1":
             console.debug()
             console.say(f"Python {sys.version.split()[0]} on {sys.platform}, arguments {words}")
-        if issubclass(kind, argparse.Namespace):
-            return work(parsed) or 0  # type: ignore[arg-type]  # TODO: until all commands have typed options
+        if issubclass(kind, argparse.Namespace):  # until all commands have typed options
+            return work(parsed) or 0  # type: ignore[arg-type]
         return work(kind(**{f.name: getattr(parsed, f.name) for f in fields(kind)})) or 0
     except PipelineError as error:
         return _failed(error, words)

@@ -63,25 +63,17 @@ def _escape(value: str, of_property: bool = False) -> str:
     return value.replace(":", "%3A").replace(",", "%2C") if of_property else value
 
 
-def annotate(
-    level: str, message: str, *, file: str = "", line: int = 0, column: int = 0, title: str = ""
-) -> None:
-    """Put a message on a line of a file as an Actions annotation; elsewhere nothing.
+def annotate(level: str, message: str, title: str = "") -> None:
+    """Make a message an annotation of the run on Actions; elsewhere nothing.
 
     Args:
         level: ``error``, ``warning`` or ``notice``.
         message: The text; newlines are allowed.
-        file: Path relative to the repository's root.
-        line: Line, from 1; 0 for none.
-        column: Column, from 1; 0 for none.
         title: A short title.
     """
-    if not on_actions():
-        return
-    pairs = {"file": file, "line": line, "col": column, "title": title}
-    given = ",".join(f"{k}={_escape(redact(str(v)), True)}" for k, v in pairs.items() if v)
-    head = f"::{level} {given}" if given else f"::{level}"
-    print(f"{head}::{_escape(redact(message))}", file=sys.stderr, flush=True)
+    if on_actions():
+        head = f"::{level} title={_escape(redact(title), True)}" if title else f"::{level}"
+        print(f"{head}::{_escape(redact(message))}", file=sys.stderr, flush=True)
 
 
 def warn(message: str) -> None:

@@ -163,9 +163,6 @@ def run(
             name, which is masked as well, may stand in a path or an address. That of a
             program that failed is always masked.
 
-    Returns:
-        Exit code and both streams.
-
     Raises:
         CommandError: It ended with another code than 0 (and ``check``).
         TimeLimitError: It ran out of its time.
@@ -207,9 +204,6 @@ def stream(
         check: Raise when it ends with another code than 0.
         show: Called with each line, masked, from one thread a stream.
         keep: How many of the last lines of each stream to keep.
-
-    Returns:
-        Exit code and the last lines, secrets masked.
 
     Raises:
         CommandError: It ended with another code than 0 (and ``check``).
@@ -288,9 +282,6 @@ def again(attempt: Callable[[], Done], passing: Callable[[Done], str]) -> Done:
     Args:
         attempt: Runs the command.
         passing: What may pass, of a failed attempt; empty if trying again is no use.
-
-    Returns:
-        What the last attempt left.
     """
     for pause in PAUSES:
         done = attempt()

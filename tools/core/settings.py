@@ -1,9 +1,7 @@
 """Typed settings: environment, else ``[tool.mlc-pipeline]``, else a default.
 
 Each variable may also be given as ``MLC_<NAME>``, which wins: base images export names as
-short as ``PYTHON_VERSION`` for purposes of their own.
-
-Everything is read and checked once, at the edge; a wrong value is one sentence that
+short as ``PYTHON_VERSION`` for purposes of their own. A wrong value is one sentence that
 names where it came from.
 """
 
@@ -24,104 +22,74 @@ from tools.core.secrets import Secret, forget, remember_userinfo
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT_IMAGE_NAME = "afzaal0007/mlc-llm-pipeline"
 
-_SIZE_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
-_SIZE_UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30}
-_TIME_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_SIZES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+_SIZES |= {"kib": 2**10, "mib": 2**20, "gib": 2**30}
+_TIMES = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+T = TypeVar("T")
 
 
 def parse_size(text: str) -> int:
     """Bytes of ``50 MB``, ``1.5GiB`` or ``2000``; ValueError says the accepted forms."""
     match = re.fullmatch(r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([a-zA-Z]*)\s*", text)
-    if not match or match.group(2).lower() not in _SIZE_UNITS:
+    if not match or match[2].lower() not in _SIZES:
         raise ValueError("a size such as 2000, 50 MB or 1.5 GiB")
-    return int(float(match.group(1)) * _SIZE_UNITS[match.group(2).lower()])
+    return int(float(match[1]) * _SIZES[match[2].lower()])
 
 
 def parse_duration(text: str) -> float:
     """Seconds of ``0``, ``45s``, ``90m``, ``36h`` or ``30d``; ValueError otherwise."""
-    match = re.fullmatch(r"\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd])\s*", text)
-    if match:
-        return float(match.group(1)) * _TIME_UNITS[match.group(2)]
-    if text.strip() == "0":
-        return 0.0
-    raise ValueError("a duration such as 0, 45s, 90m, 36h or 30d")
-
-
-def _registry(text: str) -> str:
-    if not re.fullmatch(
-        r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)(:\d+)?", text
-    ):
-        raise ValueError("a registry host such as ghcr.io or 127.0.0.1:5000, without https://")
-    return text.lower()
-
-
-def _image_name(text: str) -> str:
-    # The grammar of <name> in the OCI distribution specification.
-    part = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-    if not re.fullmatch(rf"{part}(?:/{part})*", text.lower()):
-        raise ValueError("an image name such as owner/name")
-    return text.lower()
-
-
-def _python_version(text: str) -> str:
-    # Official Python images export the patch version, too.
-    match = re.fullmatch(r"(3\.[0-9]{1,3})(\.[0-9]{1,3})?", text)
+    match = re.fullmatch(r"\s*(?:0|([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd]))\s*", text)
     if match is None:
-        raise ValueError("a Python version such as 3.11")
-    return match.group(1)
+        raise ValueError("a duration such as 0, 45s, 90m, 36h or 30d")
+    return float(match[1]) * _TIMES[match[2]] if match[1] else 0.0
 
 
-def _version(text: str) -> str:
-    if not re.fullmatch(r"[0-9]+(\.[0-9]+)*", text):
-        raise ValueError("a version such as 3.24")
-    return text
+def _matching(pattern: str, forms: str) -> Callable[[str], str]:
+    """A parser of texts that match; its ValueError says the accepted forms."""
 
+    def parse(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(forms)
+        return text
 
-def _platforms(text: str) -> tuple[str, ...]:
-    found = tuple(part for part in re.split(r"[\s,]+", text) if part)
-    pattern = r"[a-z0-9]+/[a-z0-9_]+(/v\d+)?"
-    if not found or not all(re.fullmatch(pattern, p) for p in found):
-        raise ValueError("platforms such as linux/amd64 or linux/amd64,linux/arm64")
-    return found
+    return parse
 
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(part for part in re.split(r"[\s,]+", text) if part)
 
 
-def _requirements(text: str) -> tuple[str, ...]:
-    for word in _words(text):
-        # No options: what is installed from where is for the installer's own settings.
-        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(\[[\w.-]+\])?([<>=!~]=?=?[\w.*+!]+)?", word):
-            raise ValueError(
-                "packages such as numpy or mlc-ai-nightly-cpu==0.20, without blanks"
-            )
-    return _words(text)
+def _words_matching(pattern: str, forms: str) -> Callable[[str], tuple[str, ...]]:
+    word = _matching(pattern, forms)
+    return lambda text: tuple(map(word, _words(text) or ("",)))
 
 
-def _whole(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,15}", text.strip()):
-        raise ValueError("a whole number")
-    return int(text)
-
-
-def _url(text: str) -> str:
-    if not re.fullmatch(r"https?://[^\s/]+[^\s]*", text):
-        raise ValueError("an address such as https://api.github.com")
-    return text.rstrip("/")
+_HOST = _matching(
+    r"(\[[0-9a-f:]+\]|[a-z0-9]([a-z0-9.-]*[a-z0-9])?)(:\d+)?",
+    "a registry host such as ghcr.io or 127.0.0.1:5000, without https://",
+)
+# The grammar of <name> in the OCI distribution specification.
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_NAME = _matching(rf"{_PART}(?:/{_PART})*", "an image name such as owner/name")
+_VERSION = _matching(r"[0-9]+(\.[0-9]+)*", "a version such as 3.24")
+_PYTHON = _matching(r"3\.[0-9]{1,3}(\.[0-9]{1,3})?", "a Python version such as 3.11")
+_URL = _matching(r"https?://[^\s/]+[^\s]*", "an address such as https://api.github.com")
+_WHOLE = _matching(r"[0-9]{1,15}", "a whole number")
+_PLATFORMS = _words_matching(
+    r"[a-z0-9]+/[a-z0-9_]+(/v\d+)?", "platforms such as linux/amd64 or linux/amd64,linux/arm64"
+)
+# No options: what is installed from where is for the installer's own settings.
+_REQUIREMENTS = _words_matching(
+    r"[A-Za-z0-9][\w.-]*(\[[\w.-]+\])?([<>=!~]=?=?[\w.*+!]+)?",
+    "packages such as numpy or mlc-ai-nightly-cpu==0.20, without blanks",
+)
 
 
 def _source(text: str) -> str:
     # Refused where it is used, but --debug shows the settings before that.
     remember_userinfo(text)
     return text
-
-
-def _text(text: str) -> str:
-    return text
-
-
-T = TypeVar("T")
 
 
 def setting(default: T, parse: Callable[[str], T], about: str) -> T:
@@ -133,28 +101,34 @@ def setting(default: T, parse: Callable[[str], T], about: str) -> T:
 class Settings:
     """All settings, checked. Each field's variable is its name in capitals."""
 
-    registry: str = setting("ghcr.io", _registry, "Registry that images go to.")
+    registry: str = setting(
+        "ghcr.io", lambda text: _HOST(text.lower()), "Registry that images go to."
+    )
     image_name: str = setting(
         DEFAULT_IMAGE_NAME,
-        _image_name,
+        lambda text: _NAME(text.lower()),
         "owner/name of the image; GITHUB_REPOSITORY on Actions.",
     )
-    python_version: str = setting("3.11", _python_version, "Python of all sessions and images.")
-    cmake_version: str = setting("3.24", _version, "Minimum CMake.")
+    python_version: str = setting(
+        "3.11",
+        lambda text: ".".join(_PYTHON(text).split(".")[:2]),
+        "Python of all sessions and images.",
+    )
+    cmake_version: str = setting("3.24", _VERSION, "Minimum CMake.")
     platforms: tuple[str, ...] = setting(
-        ("linux/amd64",), _platforms, "Platforms of the images; several make an index."
+        ("linux/amd64",), _PLATFORMS, "Platforms of the images; several make an index."
     )
     base_image: str = setting(
-        "", _text, "Base image instead of the one pinned in the Dockerfile."
+        "", str, "Base image instead of the one pinned in the Dockerfile."
     )
     buildx_builder: str = setting(
-        "", _text, "buildx builder to use (container, Kubernetes, remote); the engine's own."
+        "", str, "buildx builder to use (container, Kubernetes, remote); the engine's own."
     )
     context_limit: int = setting(
         50_000_000, parse_size, "Largest build context; over it the build is refused."
     )
     ca_certificates: str = setting(
-        "", _text, "Certificate bundle that builds trust (PIP_CERT, SSL_CERT_FILE if unset)."
+        "", str, "Certificate bundle that builds trust (PIP_CERT, SSL_CERT_FILE if unset)."
     )
     test_timeout: float = setting(120.0, parse_duration, "Limit of one test container.")
     mlc_llm_source: str = setting(
@@ -169,7 +143,7 @@ class Settings:
         (), _words, "Libraries that auditwheel leaves out (file names)."
     )
     wheel_test_requires: tuple[str, ...] = setting(
-        (), _requirements, "Packages installed beside a wheel when it is tested."
+        (), _REQUIREMENTS, "Packages installed beside a wheel when it is tested."
     )
     build_memory: int = setting(
         2_000_000_000, parse_size, "Memory reckoned for one compiler; bounds the parallel ones."
@@ -182,24 +156,30 @@ class Settings:
         _words,
         "Files and folders whose Python is linted; missing ones are left out.",
     )
-    github_api_url: str = setting("https://api.github.com", _url, "GitHub's REST API.")
+    github_api_url: str = setting(
+        "https://api.github.com", lambda text: _URL(text).rstrip("/"), "GitHub's REST API."
+    )
     github_time_limit: float = setting(
         900.0, parse_duration, "Longest that one command keeps retrying GitHub."
     )
     registry_username: str = setting(
-        "", _text, "Account at the registry; the actor on Actions, else the image's owner."
+        "", str, "Account at the registry; the actor on Actions, else the image's owner."
     )
     github_points_per_minute: int = setting(
-        900, _whole, "Points a minute that cleanup spends on GitHub; 0 for no limit."
+        900,
+        lambda text: int(_WHOLE(text)),
+        "Points a minute that cleanup spends on GitHub; 0 for no limit.",
     )
     manifest_cache: str = setting(
-        "", _text, "Folder in which cleanup keeps manifests that it read; none for none."
+        "", str, "Folder in which cleanup keeps manifests that it read; none for none."
     )
     gh_token: Secret = setting(Secret(), Secret, "Registry and releases.")
     codecov_token: Secret = setting(Secret(), Secret, "Coverage uploads.")
     slack_webhook_url: Secret = setting(Secret(), Secret, "Notification of results.")
     docker_hub_username: Secret = setting(Secret(), Secret, "Docker Hub account.")
-    docker_hub_registry: str = setting("docker.io", _registry, "Host of Docker Hub (a mirror).")
+    docker_hub_registry: str = setting(
+        "docker.io", lambda text: _HOST(text.lower()), "Host of Docker Hub (a mirror)."
+    )
     docker_hub_token: Secret = setting(Secret(), Secret, "Docker Hub token.")
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
 
@@ -234,13 +214,6 @@ def about(name: str) -> str:
     return str(Settings.__dataclass_fields__[name].metadata["about"])
 
 
-def _from_table(value: object) -> str:
-    """A TOML value in the text form that an environment variable has."""
-    if isinstance(value, list):
-        return " ".join(str(part) for part in value)
-    return str(value)
-
-
 # Other well-known variables that stand in for a setting's own, first come first served.
 FALLBACKS = {
     "image_name": ("GITHUB_REPOSITORY",),
@@ -263,21 +236,16 @@ def read_table(path: Path) -> dict[str, object]:
         raise UsageError(
             f"{path.name} is not valid TOML: {error}.", "Correct the line."
         ) from error
-    found = table.get("tool", {}).get("mlc-pipeline", {})
+    values: dict[str, object] = table.get("tool", {}).get("mlc-pipeline", {})
     allowed = {name.replace("_", "-") for name in names() if not is_secret(name)}
-    for key in found:
-        if key not in allowed:
-            secret = " (secrets come from the environment alone)" if _names_secret(key) else ""
-            raise UsageError(
-                f"{path.name} sets [tool.mlc-pipeline] {key}, which is not a setting{secret}.",
-                f"Use one of: {', '.join(sorted(allowed))}.",
-            )
-    return dict(found)
-
-
-def _names_secret(key: str) -> bool:
-    name = key.replace("-", "_")
-    return name in names() and is_secret(name)
+    for key in values.keys() - allowed:
+        secret = key.replace("-", "_") in names()
+        why = " (secrets come from the environment alone)" if secret else ""
+        raise UsageError(
+            f"{path.name} sets [tool.mlc-pipeline] {key}, which is not a setting{why}.",
+            f"Use one of: {', '.join(sorted(allowed))}.",
+        )
+    return values
 
 
 def load(env: Mapping[str, str] | None = None, root: Path = ROOT) -> Settings:
@@ -286,9 +254,6 @@ def load(env: Mapping[str, str] | None = None, root: Path = ROOT) -> Settings:
     Args:
         env: The environment; ours if not given.
         root: Folder of the pyproject.toml.
-
-    Returns:
-        The settings; ``origins`` tells where each came from.
 
     Raises:
         UsageError: A value cannot be read; the sentence names its source.
@@ -318,7 +283,9 @@ def _given(name: str, env: Mapping[str, str], table: Mapping[str, object]) -> tu
             return text, f"environment {variable_name}"
     key = name.replace("_", "-")
     if key in table:
-        return _from_table(table[key]).strip(), f"pyproject.toml {key}"
+        value = table[key]
+        text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+        return text.strip(), f"pyproject.toml {key}"
     for other in FALLBACKS.get(name, ()):
         if text := env.get(other, "").strip():
             return text, f"environment {other}"
@@ -364,9 +331,9 @@ def documentation() -> str:
 Each setting is read from the environment variable, else from `[tool.mlc-pipeline]` in
 `pyproject.toml`, else it has its default. `MLC_` before a variable's name wins over the
 plain one: base images export `PYTHON_VERSION` and the like for themselves (3.11.7 is read
-as 3.11). A wrong value is refused before anything is done. Sizes are written `50 MB` or `1.5 GiB`, durations `45s`, `90m`, `36h` or `30d` (here
-in bytes and seconds), lists with blanks or commas. `--debug` on any session shows where
-each value came from. This file is written by `python -m tools.core.settings > docs/settings.md`.
+as 3.11). A wrong value is refused before anything is done. Sizes are written `50 MB` or
+`1.5 GiB`, durations `45s`, `90m`, `36h` or `30d` (here in bytes and seconds), lists with
+blanks or commas. `--debug` on any session shows where each value came from. Written by `python -m tools.core.settings > docs/settings.md`.
 
 {console.markdown_table(("variable", "in pyproject.toml", "default", "meaning"), rows)}
 ## Secrets
