@@ -14,7 +14,7 @@ GB = 10**9
 
 
 @pytest.mark.parametrize(
-    ("processors", "memory", "each", "wanted"),
+    ("processors", "memory", "each", "jobs"),
     [
         (8, 64 * GB, 2 * GB, 8),
         (8, 7 * GB, 2 * GB, 3),
@@ -23,9 +23,9 @@ GB = 10**9
         (1, 64 * GB, 2 * GB, 1),
     ],
 )
-def test_jobs(processors: int, memory: int, each: int, wanted: int) -> None:
+def test_jobs(processors: int, memory: int, each: int, jobs: int) -> None:
     """All processors, but never more compilers than the memory holds, and at least one."""
-    assert machine.parallel_jobs(processors, memory, each) == wanted
+    assert machine.parallel_jobs(processors, memory, each) == jobs
 
 
 @given(st.integers(1, 512), st.integers(0, 2**45), st.integers(0, 2**40))

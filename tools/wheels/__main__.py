@@ -30,31 +30,18 @@ class Options:
 
 @dataclass(frozen=True)
 class WheelPlan:
-    """All that a build needs to know, decided before anything is done.
+    """All that a build needs to know, decided before anything is done."""
 
-    Attributes:
-        version: PEP 440 version that the wheel must have.
-        commit: Commit of the pipeline that it is built for.
-        source_date_epoch: Seconds since the epoch of that commit.
-        source: Where the package comes from.
-        jobs: Compilers at once.
-        compiler_cache: ``sccache``, ``ccache`` or empty.
-        installer: ``uv`` or ``pip``.
-        exclude: Libraries that auditwheel leaves out.
-        test_requires: Packages installed beside the wheel when it is tested.
-        output: Where the wheels go: dist/ of the checkout.
-    """
-
-    version: str
-    commit: str
-    source_date_epoch: int
+    version: str  # PEP 440; the wheel must have it
+    commit: str  # of the pipeline
+    source_date_epoch: int  # seconds; that commit's time
     source: Source
-    jobs: int
-    compiler_cache: str
-    installer: str
-    exclude: tuple[str, ...]
-    test_requires: tuple[str, ...]
-    output: str
+    jobs: int  # compilers at once
+    compiler_cache: str  # sccache, ccache or empty
+    installer: str  # uv or pip
+    exclude: tuple[str, ...]  # libraries that auditwheel leaves out
+    test_requires: tuple[str, ...]  # installed beside the wheel when it is tested
+    output: str  # dist/ of the checkout
 
     @property
     def root(self) -> Path:
@@ -124,7 +111,7 @@ def warn_of_state(tree: Tree) -> None:
 
 
 def build_one(plan: WheelPlan, tree: Tree, work: Path) -> Wheel:
-    """Build, repair and put into its one form: a wheel of the right version in ``work``.
+    """Copy, build, repair and put into its one form: a wheel of the right version in ``work``.
 
     Raises:
         PipelineError: A step failed, or the version is another one.

@@ -23,23 +23,14 @@ EARLIEST = int(datetime.datetime(1980, 1, 1, tzinfo=datetime.UTC).timestamp())
 
 @dataclass(frozen=True)
 class Wheel:
-    """One wheel file.
-
-    Attributes:
-        path: Where it is.
-        project: Normalized name of the distribution.
-        version: Version of its metadata, as written there.
-        tags: Compatibility tags, sorted.
-        size: Bytes.
-        sha256: Digest of the file, hexadecimal.
-    """
+    """One wheel file."""
 
     path: Path
-    project: str
-    version: str
-    tags: tuple[str, ...]
-    size: int
-    sha256: str
+    project: str  # normalized name of the distribution
+    version: str  # as its metadata says
+    tags: tuple[str, ...]  # compatibility tags, sorted
+    size: int  # bytes
+    sha256: str  # hexadecimal
 
     @property
     def name(self) -> str:
@@ -64,25 +55,19 @@ class RecordedWheel:
 
 @dataclass(frozen=True)
 class RecordedSource:
-    """What the wheels of a ``wheels.json`` were built from.
+    """What the wheels of a ``wheels.json`` were built from."""
 
-    Attributes:
-        kind: ``stand-in``, ``folder`` or ``git``.
-        commit: Commit of the source, None where git does not know it.
-        modified: Whether it had changes that were not committed.
-    """
-
-    kind: str
-    commit: str | None
-    modified: bool
+    kind: str  # stand-in, folder or git
+    commit: str | None  # None where git does not know the source
+    modified: bool  # whether it had changes that were not committed
 
 
 @dataclass(frozen=True)
 class WheelsRecord:
-    """The contents of ``wheels.json``; ``commit`` is the pipeline's."""
+    """The contents of ``wheels.json``."""
 
     version: str
-    commit: str
+    commit: str  # of the pipeline
     source: RecordedSource
     wheels: tuple[RecordedWheel, ...]
 
@@ -130,14 +115,9 @@ def members(path: Path) -> list[str]:
 def canonicalize(source: Path, target: Path, created: int) -> None:
     """Write a wheel's one form: the same contents always give the same bytes.
 
-    Backends and auditwheel differ in what they take over from the file system; here
-    the order is by name, times are ``created``, modes 644 or 755, and folders have no
-    entries. Contents stay as they are, so RECORD stays true.
-
-    Args:
-        source: The wheel as built.
-        target: The file to write; another one.
-        created: Seconds since the epoch, the time of all members.
+    Backends and auditwheel differ in what they take over from the file system; in
+    ``target`` the order is by name, times are ``created`` (seconds since the epoch), modes
+    644 or 755, and folders have no entries. Contents stay as they are, and so RECORD true.
     """
     moment = datetime.datetime.fromtimestamp(max(created, EARLIEST), datetime.UTC)
     with (

@@ -98,7 +98,7 @@ def start_server(compiler_cache: str) -> None:
     """Start sccache's server in our environment, not in that of a build.
 
     The first compiler would start it with the temporary folder of the build, which
-    is removed while the server goes on. It is no error that one is running already.
+    is removed while the server goes on. It is not an error that one runs already.
     """
     if compiler_cache == "sccache":
         env = clean(os.environ, compiler_cache)
@@ -115,16 +115,8 @@ def build_environment(
     compiler_cache: str,
     windows: bool = sys.platform == "win32",
 ) -> dict[str, str]:
-    """The environment of a build (pure): time, version, parallelism, paths that don't leak.
-
-    Args:
-        env: Ours; what the user has set in it is kept.
-        folder: The copy that is built.
-        project: What its pyproject.toml says.
-        created: Seconds since the epoch of the commit.
-        jobs: Compilers at once.
-        compiler_cache: Compiler cache, or empty.
-        windows: Whether this is Windows.
+    """The environment of a build of the copy in ``folder`` (pure): time, version,
+    parallelism, paths that don't leak. What the user has set in ``env`` is kept.
 
     Sources: reproducible-builds.org, "Build path"; CMake, "Environment variables";
     scikit-build-core, "Configuration"; Cargo, "Environment variables".
@@ -165,12 +157,8 @@ def build_environment(
 
 
 def build_constraints(lines: Iterable[str], requires: Iterable[str]) -> list[str]:
-    """Constraints for the isolated environment: ours, where the source agrees (pure).
-
-    Args:
-        lines: Lines of constraints.txt.
-        requires: The source's build requirements; one that excludes the version that
-            a line holds has its own way.
+    """Constraints for the isolated environment: the ``lines`` of constraints.txt, but for
+    versions that the source's build requirements exclude (pure).
     """
     required: dict[str, list[Requirement]] = {}
     for text in requires:
@@ -191,17 +179,10 @@ def build_constraints(lines: Iterable[str], requires: Iterable[str]) -> list[str
 def run_build(
     folder: Path, work: Path, env: Mapping[str, str], installer: str, constraints: Iterable[str]
 ) -> Path:
-    """Build the copy in ``folder`` with ``python -m build``, isolated.
+    """Build the copy in ``folder`` with ``python -m build``; returns the wheel.
 
-    Args:
-        folder: The copy, version put in.
-        work: A folder for the isolated environment and the result.
-        env: The environment of :func:`build_environment`.
-        installer: ``uv`` or ``pip``.
-        constraints: Constraints for the build requirements.
-
-    Returns:
-        The wheel as built.
+    The isolated environment, with build requirements held by ``constraints``, and all
+    temporary files are in the folder ``work``.
 
     Raises:
         PipelineError: The build failed; the sentence says why where that is known.
@@ -211,7 +192,6 @@ def run_build(
     command = [sys.executable, "-m", "build", "--wheel", "--installer", installer]
     command += ["--env-dir", str(work / "env"), "--outdir", str(out)]
     command += ["--dependency-constraints-txt", str(listed), str(folder)]
-    # Temporary files of the backend go with the work folder, too.
     temporary.mkdir()
     env = dict(env, TMPDIR=str(temporary), TEMP=str(temporary), TMP=str(temporary))
     done = process.stream(command, env=env, check=False)
@@ -225,17 +205,8 @@ def run_build(
 
 
 def repair(wheel: Wheel, work: Path, env: Mapping[str, str], exclude: Sequence[str]) -> Path:
-    """Graft the libraries that a compiled Linux wheel needs into it, and tag it manylinux.
-
-    Args:
-        wheel: The wheel as built.
-        work: A folder for the result.
-        env: The environment of the build.
-        exclude: File names of libraries that are left out (``libvulkan.so.1``).
-
-    Returns:
-        The repaired wheel; the one as built where nothing is to repair: a pure wheel,
-        or another system than Linux.
+    """Graft the libraries that a compiled Linux wheel needs into it, but for ``exclude`` (file
+    names), and tag it manylinux; other wheels are returned as they are.
 
     Raises:
         PipelineError: A library is missing, or the wheel fits no manylinux tag.

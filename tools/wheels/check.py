@@ -61,14 +61,8 @@ def install(
     env: Mapping[str, str],
     beside: Sequence[str],
 ) -> None:
-    """Install a wheel with its dependencies into a fresh environment.
-
-    Args:
-        wheel: The wheel.
-        environment: The folder to make the environment in.
-        installer: ``uv`` or ``pip``.
-        env: The environment variables, without secrets.
-        beside: Requirements that are installed with it, which it does not declare.
+    """Install a wheel, its dependencies and what it needs ``beside`` without declaring it
+    into a fresh virtual environment, with ``uv`` or ``pip``.
 
     Raises:
         PipelineError: It cannot be installed, or its dependencies do not fit together.
@@ -99,12 +93,8 @@ def install(
 def use(wheel: Wheel, environment: Path, env: Mapping[str, str], strict: bool) -> None:
     """Import the installed package, run its command, and compare the versions they say.
 
-    Args:
-        wheel: The wheel that is installed.
-        environment: The folder of the environment.
-        env: The environment variables, without secrets.
-        strict: Whether the package must say its version (the stand-in does; upstream's
-            sources hold another one, and get a warning).
+    A difference fails if ``strict`` (as the stand-in must), else it is a warning: upstream's
+    sources hold another version.
 
     Raises:
         PipelineError: A step failed, or a version is another one.

@@ -40,26 +40,18 @@ FAILURES = (
         "Give a branch, a tag or the full 40 digits of a commit after the @.",
     ),
 )
-# Left out of a folder that git does not know; the second ones at its top only.
-_JUNK = {".git", ".hg", ".nox", ".tox", ".venv", "__pycache__", ".mypy_cache"}
-_TOP_JUNK = {"build", "dist"}
+# Left out of a folder that git does not know; "build" and "dist" at its top, too.
+_JUNK = (".git", ".hg", ".nox", ".tox", ".venv", "__pycache__", ".mypy_cache", "*.egg-info")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the package comes from.
+    """Where the package comes from."""
 
-    Attributes:
-        kind: ``stand-in``, ``folder`` or ``git``.
-        location: The folder's path, or the address without ``git+``, reference and part.
-        ref: Branch, tag or full commit of an address; empty for its default branch.
-        subdirectory: Folder of the package inside an address's repository.
-    """
-
-    kind: str
-    location: str
-    ref: str = ""
-    subdirectory: str = ""
+    kind: str  # stand-in, folder or git
+    location: str  # the folder's path, or the address without git+, reference and part
+    ref: str = ""  # branch, tag or full commit of an address; empty for its default branch
+    subdirectory: str = ""  # of the package, inside an address's repository
 
     @property
     def described(self) -> str:
@@ -70,46 +62,29 @@ class Source:
 
 @dataclass(frozen=True)
 class Tree:
-    """A folder that is ready to be copied.
-
-    Attributes:
-        folder: The package's folder.
-        commit: Its commit; empty where git does not know the folder.
-        files: What git tracks in it; None where git does not know the folder.
-        untracked: How many files git does not track, ignored ones aside.
-        modified: Whether tracked files have changes that are not committed.
-    """
+    """A package's folder that is ready to be copied."""
 
     folder: Path
-    commit: str = ""
-    files: tuple[str, ...] | None = None
-    untracked: int = 0
-    modified: bool = False
+    commit: str = ""  # empty where git does not know the folder
+    files: tuple[str, ...] | None = None  # what git tracks; None where it knows nothing
+    untracked: int = 0  # files that git does not track, ignored ones aside
+    modified: bool = False  # whether tracked files have changes that are not committed
 
 
 @dataclass(frozen=True)
 class Project:
-    """What a pyproject.toml says of how it is built.
+    """What a pyproject.toml says of how it is built."""
 
-    Attributes:
-        name: Name of the distribution, as written.
-        requires: Build requirements.
-        build_dir: Whether it sets scikit-build-core's ``build-dir`` itself.
-        environment: Variables that give a dynamic version.
-    """
-
-    name: str
-    requires: tuple[str, ...] = ()
-    build_dir: bool = False
-    environment: dict[str, str] = field(default_factory=dict)
+    name: str  # of the distribution, as written
+    requires: tuple[str, ...] = ()  # build requirements
+    build_dir: bool = False  # whether it sets scikit-build-core's build-dir itself
+    environment: dict[str, str] = field(default_factory=dict)  # gives a dynamic version
 
 
 def parse_source(text: str, root: Path) -> Source:
-    """The source that the setting ``MLC_LLM_SOURCE`` names.
+    """The source that the setting ``MLC_LLM_SOURCE`` names; the stand-in where it is empty.
 
-    Args:
-        text: The setting; empty for the stand-in.
-        root: The checkout, which a relative folder is relative to.
+    A relative folder is relative to the checkout ``root``.
 
     Raises:
         UsageError: It is neither a folder with a pyproject.toml nor a git address, or
@@ -119,10 +94,7 @@ def parse_source(text: str, root: Path) -> Source:
         return Source("stand-in", str(root / STAND_IN))
     if "://" in text or text.startswith("git+"):
         return _parse_address(text)
-    try:
-        folder = root / Path(text).expanduser()
-    except RuntimeError as error:  # the home of a user that does not exist
-        raise UsageError(f"MLC_LLM_SOURCE is {text!r}: {error}", ACCEPTED) from error
+    folder = root / os.path.expanduser(text)
     if not (folder / "pyproject.toml").is_file():
         what = "has no pyproject.toml" if folder.is_dir() else "is not a folder"
         raise UsageError(f"MLC_LLM_SOURCE is {text!r}, which {what}.", ACCEPTED)
@@ -146,11 +118,8 @@ def _parse_address(text: str) -> Source:
 
 
 def fetch(source: Source, cache: Path) -> Path:
-    """A checkout of a git address, submodules included; the cache's is brought up to date.
-
-    Args:
-        source: A source of kind ``git``.
-        cache: Folder that keeps checkouts from run to run; nobody else uses it now.
+    """A checkout of a git address, submodules included: that of the folder ``cache``,
+    which nobody else uses now, brought up to date.
 
     Raises:
         PipelineError: The remote, the reference or a submodule cannot be fetched.
@@ -163,12 +132,11 @@ def fetch(source: Source, cache: Path) -> Path:
     shutil.rmtree(fresh, ignore_errors=True)
     done = _check_out(source, fresh)
     if done.code:
-        otherwise = PipelineError(
+        unknown = PipelineError(
             f"git could not fetch {source.location} (exit code {done.code}).",
-            "Check the address, and that git may read it without asking (credential helper, "
-            "key).",
+            "Check the address, and that git may read it without asking (credential helper).",
         )
-        raise explain(done.output, FAILURES, otherwise, location=source.location)
+        raise explain(done.output, FAILURES, unknown, location=source.location)
     shutil.rmtree(folder)
     os.replace(fresh, folder)
     return folder
@@ -195,10 +163,8 @@ def _check_out(source: Source, folder: Path, *depth: str) -> process.Done:
 
 
 def open_tree(source: Source, cache: Path) -> Tree:
-    """Fetch the source if it is far away, and find out what belongs to it.
-
-    In a git checkout that is what git tracks, submodules included, with the changes
-    of the working tree; so build products and forgotten files never enter a wheel.
+    """Fetch the source if it is far away, and find out what belongs to it: in a git
+    checkout what git tracks, submodules included, with the changes of the working tree.
 
     Raises:
         PipelineError: It cannot be fetched, has no pyproject.toml, or a submodule is
@@ -231,13 +197,11 @@ def open_tree(source: Source, cache: Path) -> Tree:
 
 def copy_tree(tree: Tree, target: Path) -> None:
     """Copy what belongs to the source into the new folder ``target``."""
-
-    def junk(folder: str, names: list[str]) -> set[str]:
-        left_out = _JUNK | (_TOP_JUNK if Path(folder) == tree.folder else set())
-        return {name for name in names if name in left_out or name.endswith(".egg-info")}
-
     if tree.files is None:
-        shutil.copytree(tree.folder, target, symlinks=True, ignore=junk)
+        ignore = shutil.ignore_patterns(*_JUNK)
+        shutil.copytree(tree.folder, target, symlinks=True, ignore=ignore)
+        for name in ("build", "dist"):
+            shutil.rmtree(target / name, ignore_errors=True)
         return
     for name in tree.files:
         path, copy = tree.folder / name, target / name
