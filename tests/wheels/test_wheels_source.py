@@ -106,16 +106,13 @@ def test_any_text_is_a_source_or_a_sentence(text: str) -> None:
         assert error.remedy
 
 
-def test_passwords_in_addresses_are_refused_and_masked(tmp_path: Path) -> None:
+@pytest.mark.parametrize("userinfo", ["me:s3cr%24t-token", "s3cr%24t-token"])
+def test_passwords_in_addresses(tmp_path: Path, userinfo: str) -> None:
     """A token in the address would reach argv and logs: it is refused, and not repeated."""
-    for text in (
-        "git+https://me:s3cr%24t-token@host/o/n",
-        "git+https://s3cr%24t-token@host/o/n",
-    ):
-        with pytest.raises(UsageError) as caught:
-            parse_source(text, tmp_path)
-        assert "s3cr" not in str(caught.value)
-        assert MASK in redact("the value s3cr$t-token")
+    with pytest.raises(UsageError) as caught:
+        parse_source(f"git+https://{userinfo}@host/o/n", tmp_path)
+    assert "s3cr" not in str(caught.value)
+    assert MASK in redact("the value s3cr$t-token")
 
 
 def test_folder_is_relative_to_the_checkout(tmp_path: Path) -> None:
@@ -175,10 +172,8 @@ def test_fetch_with_submodules(tmp_path: Path, kind: str) -> None:
     origin = with_submodule(tmp_path)
     commit = git(origin, "rev-parse", "HEAD")
     ref = {"tag": "v9.9.9", "branch": "main", "default": "", "commit": commit}[kind]
-    cache = tmp_path / "cache"
-    tree = open_tree(
-        parse_source(f"git+{origin.as_uri()}" + (f"@{ref}" if ref else ""), origin), cache
-    )
+    address = f"git+{origin.as_uri()}" + (f"@{ref}" if ref else "")
+    tree = open_tree(parse_source(address, origin), tmp_path / "cache")
     assert tree.commit == commit
     copy_tree(tree, tmp_path / "copy")
     assert (tmp_path / "copy/3rdparty/part/part.txt").read_text() == "pinned"

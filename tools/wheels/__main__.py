@@ -129,7 +129,8 @@ def build_one(plan: WheelPlan, tree: Tree, work: Path) -> Wheel:
     )
     constraints = (plan.root / "constraints.txt").read_text(encoding="utf-8").splitlines()
     kept = build.build_constraints(constraints, project.requires)
-    with console.step(f"build {project.name} {plan.version}, {plan.jobs} compilers at once"):
+    means = f"{plan.jobs} compilers at once, {plan.compiler_cache or 'no compiler cache'}"
+    with console.step(f"build {project.name} {plan.version} ({means})"):
         built = read_wheel(build.run_build(folder, work, env, plan.installer, kept))
     if not archive.same_version(built.version, plan.version):
         raise PipelineError(

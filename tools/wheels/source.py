@@ -16,7 +16,7 @@ from pathlib import Path
 import tomlkit
 from packaging.utils import canonicalize_name
 
-from tools.core import process
+from tools.core import console, process
 from tools.core.errors import PipelineError, UsageError
 from tools.core.failures import Failure, explain
 from tools.core.secrets import remember_userinfo
@@ -128,6 +128,7 @@ def fetch(source: Source, cache: Path) -> Path:
     if not _check_out(source, folder, "--depth=1").code:
         return folder
     # A killed git left its locks, or the server gives no part of its history.
+    console.say("fetching it again, from scratch")
     fresh = folder.with_suffix(".new")
     shutil.rmtree(fresh, ignore_errors=True)
     done = _check_out(source, fresh)
