@@ -16,7 +16,6 @@ from tools.core import files
 from tools.core.errors import PipelineError
 
 RECORD = "wheels.json"
-sha256_of = files.sha256  # until the release asks core itself
 # A ZIP file cannot say an earlier time (APPNOTE.TXT 4.4.6, "date and time fields").
 EARLIEST = int(datetime.datetime(1980, 1, 1, tzinfo=datetime.UTC).timestamp())
 
