@@ -96,7 +96,7 @@ def publish(url: str, bundle: str, tag: str, folder: Path) -> None:
     loaded = settings.load(env, folder)
     repository = connect(loaded, 0).get_repo(REPOSITORY)
     publisher = Publisher(repository, Transfer(loaded, folder), plan, draft_mark(folder, {}))
-    assert persist(publisher.attempt).what == "published"
+    assert persist("the release", publisher.attempt).what == "published"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
     print(time.monotonic() - started, peak)
 

@@ -181,7 +181,7 @@ def test_wheel_that_github_does_not_take(
     large = wheel("py3-none-any", size=LARGEST + 1)
     monkeypatch.setattr("tools.release.checks.read_wheel", lambda _: large)
     problems = Problems()
-    check_wheels(tmp_path, "", None, ["amiga-68k"], problems)
+    check_wheels(tmp_path, "", parse_tag("v1.0"), ["amiga-68k"], problems)
     assert "takes less than 2 GiB" in str(problems[0])
     assert "amiga-68k, which is not a known platform" in str(problems[1])
 

@@ -59,7 +59,8 @@ def release(context: Context, options: Options, env: Mapping[str, str]) -> None:
             with console.step("Publish"):
                 transfer = Transfer(settings, folder)
                 mark = draft_mark(context.root, env)
-                result = persist(Publisher(repository, transfer, plan, mark).attempt)
+                publisher = Publisher(repository, transfer, plan, mark)
+                result = persist(f"the release {plan.tag}", publisher.attempt)
                 report(plan, result)
     if options.json:
         console.emit_json({"plan": plan, "outcome": result})
@@ -79,14 +80,9 @@ def lock(root: Path) -> AbstractContextManager[object]:
 def prepare(
     checked: Checked, context: Context, folder: Path, name: str, address: str
 ) -> ReleasePlan:
-    """Fill ``dist/release/``, and plan what is published, in ``dist/release.json`` too.
+    """Fill the folder, and plan what is published, in ``dist/release.json`` too.
 
-    Args:
-        checked: What the checks read.
-        context: Where, and the commit's time.
-        folder: Where the files go.
-        name: ``owner/name``.
-        address: The repository's web page.
+    ``name`` is the repository's ``owner/name``, ``address`` that of its web page.
     """
     tag, version = checked.version.tag, str(checked.version.version)
     changelog, downloads = context.root / "CHANGELOG.md", f"{address}/releases/download/{tag}"

@@ -1,7 +1,4 @@
-"""What must be true before a release touches anything; all that is not, at once.
-
-Each check appends what stands against the release to ``problems``.
-"""
+"""What must be true before a release touches anything; all that is not, at once."""
 
 from __future__ import annotations
 
@@ -25,28 +22,23 @@ from tools.wheels.archive import RECORD, Wheel, WheelsRecord, read_wheel
 
 
 class Problems(list[PipelineError]):
-    """What stands against a release."""
+    """What stands against a release, as the checks find it."""
 
     def add(self, message: str, remedy: str) -> None:
         """A failure of the work (exit code 1)."""
         self.append(PipelineError(message, remedy))
 
     def report(self, tag: str) -> None:
-        """Raise all problems as one error; nothing if there are none.
-
-        Raises:
-            UsageError: One of them is a matter of usage or settings.
-            PipelineError: All of them are failures of the work.
-        """
+        """Raise all problems as one error, of usage if one is; nothing if there are none."""
         if len(self) == 1:
             raise self[0]
         if self:
             kind = UsageError if any(isinstance(p, UsageError) for p in self) else PipelineError
-            remedies = [f"\n  what to do: {p.remedy}" if p.remedy else "" for p in self]
+            lines = [(f"- {p.message}", f"  what to do: {p.remedy}") for p in self]
             raise kind(
                 f"{len(self)} things stand against the release of {tag}; nothing was done.",
                 "See the list above.",
-                "\n".join(f"- {p.message}{r}" for p, r in zip(self, remedies, strict=True)),
+                "\n".join(line for pair in lines for line in pair),
             )
 
 
@@ -78,44 +70,34 @@ class Checked:
 def check(
     root: Path, tag: str, platforms: Sequence[str], repository: Repository | None
 ) -> Checked:
-    """Check everything, and report all problems together.
+    """Check everything, and raise all problems together.
 
     Args:
         root: The checkout.
         tag: The tag to release.
         platforms: Platforms that must have a wheel, such as ``linux-x64``.
         repository: On GitHub, where there is a token.
-
-    Raises:
-        PipelineError: Something stands against the release.
     """
     problems = Problems()
     version, head = check_tag(root, tag, problems)
     wheels = check_wheels(root / "dist", head, version, platforms, problems)
     images = check_images(root, head, version, problems)
-    generated = ""
-    if repository is not None and version is not None:
-        generated = check_github(repository, tag, head, problems)
+    generated = check_github(repository, tag, head, problems) if repository else ""
     problems.report(tag)
-    assert version is not None
     return Checked(version, head, wheels, images, generated)
 
 
-def check_tag(root: Path, tag: str, problems: Problems) -> tuple[TagVersion | None, str]:
-    """The version of a tag that points at the checked-out commit, and that commit."""
-    head = _commit_of(root, "HEAD")
-    if not head:
-        problems.append(UsageError(f"{root} is not a git checkout.", "Release from a clone."))
-    try:
-        version = parse_tag(tag)
-    except UsageError as error:
-        problems.append(error)
-        return None, head
+def check_tag(root: Path, tag: str, problems: Problems) -> tuple[TagVersion, str]:
+    """The version of a tag that points at the checked-out commit, and that commit.
+
+    Raises:
+        UsageError: It is not a version: there is nothing else to check.
+    """
+    version, head = parse_tag(tag), git.head(root)
     commit = _commit_of(root, f"refs/tags/{tag}")
     if not commit:
-        what = f"The tag {tag} does not exist in this clone."
-        todo = f"Create it (git tag -a {tag} -m {tag}) or fetch it (git fetch --tags)."
-        problems.add(what, todo)
+        create = f"Create it (git tag -a {tag} -m {tag}) or fetch it (git fetch --tags)."
+        problems.add(f"The tag {tag} does not exist in this clone.", create)
     elif commit != head:
         what = f"The tag {tag} points at {commit[:7]}, but {head[:7]} is checked out."
         problems.add(what, f"Check the tag out: git checkout {tag}.")
@@ -128,22 +110,23 @@ def _commit_of(root: Path, name: str) -> str:
 
 
 def check_github(repository: Repository, tag: str, head: str, problems: Problems) -> str:
-    """Whether the tag is on GitHub, and the token may write: generating notes needs that.
+    """The notes that GitHub generates; whether it has the tag, and the token may write.
 
-    Returns:
-        The generated notes; empty if there is a problem.
+    Generating notes needs the right to write contents, and changes nothing.
     """
     generated = commit = ""
     try:
-        generated = persist(lambda: repository.generate_release_notes(tag).body)
-        commit = persist(lambda: repository.get_commit(f"tags/{tag}").complete().sha)
+        generated = persist(
+            "release notes", lambda: repository.generate_release_notes(tag).body
+        )
+        there = repository.get_commit(f"tags/{tag}")
+        commit = persist(f"the tag {tag}", lambda: there.complete().sha)
     except GitHubError as error:
         if error.status != 422:  # "No commit found for SHA: tags/..."
             problems.append(error)
             return ""
     if not commit:
-        what = f"The tag {tag} is not on GitHub."
-        problems.add(what, f"Push it: git push origin {tag}.")
+        problems.add(f"The tag {tag} is not on GitHub.", f"Push it: git push origin {tag}.")
     elif commit != head:
         what = f"The tag {tag} on GitHub points at {commit[:7]}, here at {head[:7]}."
         todo = "Fetch it (git fetch --tags --force), and never move a tag that was pushed."
@@ -163,21 +146,20 @@ def wheel_files(dist: Path) -> list[Path]:
 def check_wheels(
     dist: Path,
     head: str,
-    version: TagVersion | None,
+    version: TagVersion,
     platforms: Sequence[str],
     problems: Problems,
 ) -> list[Wheel]:
     """The wheels to release: sound, as built, of this version, one for every platform."""
     paths = wheel_files(dist)
     if not paths:
-        what = "There is no wheel in dist/."
-        problems.add(what, "Build them first: nox -s wheels.")
+        problems.add("There is no wheel in dist/.", "Build them first: nox -s wheels.")
         return []
     sound = [wheel for path in paths if (wheel := _sound(path, problems))]
     _check_records(dist, head, sound, problems)
     wheels = _one_of_each(sound, problems)
     for wheel in wheels:
-        if version and Version(wheel.version) != version.version:
+        if Version(wheel.version) != version.version:
             what = f"{wheel.name} has version {wheel.version}, not {version.version}."
             todo = f"Remove it from dist/, and build with {version.tag} checked out."
             problems.add(what, todo)
@@ -218,9 +200,8 @@ def _check_records(dist: Path, head: str, wheels: Iterable[Wheel], problems: Pro
             problems.append(error)
             continue
         if (_commit_of(dist.parent, record.commit) or record.commit) != head:
-            commit = record.commit[:7]
-            what = f"{where} was built for {commit}, but {head[:7]} is checked out."
-            problems.add(what, _AGAIN)
+            other = record.commit[:7]
+            problems.add(f"{where} is of {other}, but {head[:7]} is checked out.", _AGAIN)
         for built in record.wheels:
             sha256 = digests.get(path.parent / built.name)
             if sha256 != built.sha256:
@@ -239,8 +220,7 @@ def _one_of_each(wheels: Iterable[Wheel], problems: Problems) -> list[Wheel]:
         if (other.name, other.sha256) != (wheel.name, wheel.sha256):
             folders = f"{other.path.parent.name} and {wheel.path.parent.name}"
             what = f"There are two different files {wheel.name}, in {folders}."
-            todo = "Remove the wrong one; builds of one name must be byte-identical."
-            problems.add(what, todo)
+            problems.add(what, "Remove the wrong one; copies must be byte-identical.")
     return sorted(kept.values(), key=lambda wheel: wheel.name)
 
 
@@ -268,7 +248,7 @@ def _check_platforms(
 
 
 def check_images(
-    root: Path, head: str, version: TagVersion | None, problems: Problems
+    root: Path, head: str, version: TagVersion, problems: Problems
 ) -> list[ImageRecord]:
     """Images of this version that were pushed; a record of another one is a problem.
 
@@ -284,11 +264,10 @@ def check_images(
             problems.append(error)
             continue
         commit = _commit_of(root, record.revision) or record.revision
-        if commit != head or (version and Version(record.version) != version.version):
-            where = f"dist/images/{image}.json"
-            what = f"{where} is of {record.version} ({record.revision[:7]})."
-            todo = f"Remove it, or build the image of {head[:7]}."
-            problems.add(what, todo)
+        if commit != head or Version(record.version) != version.version:
+            version_here = f"{record.version} ({record.revision[:7]})"
+            what = f"dist/images/{image}.json is of {version_here}."
+            problems.add(what, f"Remove it, or build the image of {head[:7]}.")
         elif record.output == "push":
             pushed.append(record)
     return pushed

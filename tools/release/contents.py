@@ -52,11 +52,6 @@ class ReleasePlan:
     notes: str
 
 
-def release_folder(root: Path) -> Path:
-    """Where the files of the release are put."""
-    return root / "dist" / "release"
-
-
 def checksums(assets: Iterable[Asset]) -> str:
     """``SHA256SUMS`` as ``sha256sum --check`` reads it, by name."""
     lines = sorted((asset.name, asset.sha256) for asset in assets)
@@ -65,16 +60,8 @@ def checksums(assets: Iterable[Asset]) -> str:
 
 def image_digests(version: str, images: Iterable[ImageRecord]) -> str:
     """``image-digests.json``: what to pull, by digest, and under which tags it was pushed."""
-    entries = [
-        {
-            "image": image.image,
-            "reference": image.reference,
-            "digest": image.digest,
-            "tags": image.tags,
-            "platforms": image.platforms,
-        }
-        for image in images
-    ]
+    keys = ("image", "reference", "digest", "tags", "platforms")
+    entries = [{key: getattr(image, key) for key in keys} for image in images]
     return files.to_json({"version": version, "images": entries}) + "\n"
 
 
@@ -85,19 +72,10 @@ def fill_folder(
     images: Sequence[ImageRecord],
     created: int,
 ) -> tuple[Asset, ...]:
-    """Put everything that is published into an emptied folder.
+    """Put everything that is published into an emptied folder; the assets, by name.
 
-    The same wheels and images give the same files, byte for byte.
-
-    Args:
-        folder: Where to; what it holds is removed.
-        version: PEP 440 version.
-        wheels: What to publish; at least one, all of one project.
-        images: Images that were pushed.
-        created: Seconds since the epoch, of the commit.
-
-    Returns:
-        The assets, by name.
+    The same wheels (at least one), images and time of the commit (``created``, seconds
+    since the epoch) give the same files, byte for byte.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -122,9 +100,7 @@ def _written(path: Path, text: str) -> Asset:
 def is_latest(version: TagVersion, published: Iterable[str]) -> bool:
     """Whether a release gets the mark of the latest: the highest stable version has it.
 
-    Args:
-        version: What is being published.
-        published: Tags of the published releases; those that are not versions included.
+    ``published`` are the tags of all published releases, versions or not.
     """
     stable = [other for other in known_versions(published) if not other.is_prerelease]
     return not version.is_prerelease and all(o.version <= version.version for o in stable)

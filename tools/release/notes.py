@@ -27,13 +27,9 @@ def _version_of(title: str) -> Version | None:
 
 
 def changelog_section(text: str, version: str) -> str:
-    """The section of a version in a changelog, without its heading; empty if none.
+    """The section of a PEP 440 version in a changelog (Markdown); empty if there is none.
 
     It ends at the next heading of the same or a higher level; fenced code has no headings.
-
-    Args:
-        text: The changelog, Markdown (Keep a Changelog and its like).
-        version: PEP 440 version.
     """
     section: list[str] = []
     level, fenced = 0, False
@@ -58,12 +54,8 @@ def _platforms(wheel: Wheel) -> str:
 
 
 def installation(downloads: str, wheels: Iterable[Wheel], images: Sequence[ImageRecord]) -> str:
-    """How to install: each wheel by its address and hash, each image by its digest.
-
-    Args:
-        downloads: Address of the folder that the release's files are downloaded from.
-        wheels: The wheels.
-        images: The images that are in a registry.
+    """How to install: each wheel by its address below ``downloads`` and its hash, each
+    image by its digest.
     """
     lines = ["## Installation", ""]
     for wheel in wheels:

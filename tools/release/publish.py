@@ -60,25 +60,41 @@ def draft_mark(root: Path, env: Mapping[str, str]) -> str:
     return f"<!-- mlc-llm-pipeline: {owner} -->"
 
 
-def persist(attempt: Callable[[], T]) -> T:
+def persist(what: str, attempt: Callable[[], T]) -> T:
     """Attempt something that begins with what GitHub has, again where a failure may pass.
+
+    Args:
+        what: What is attempted, as an error's sentence names it.
+        attempt: It.
 
     Raises:
         GitHubError: It was refused, or the last attempt failed.
     """
-    for pause in PAUSES:
+    pauses = iter(PAUSES)
+    while True:
         try:
-            with refusals():
+            with refusals(what):
                 return attempt()
         except GitHubError as error:
             # What exists already: an upload whose response was lost, or the release of a
             # run that was faster.
-            if error.limited or not (error.acted or "already_exists" in error.codes):
+            may_pass = error.acted or "already_exists" in error.codes
+            pause = next(pauses, None)
+            if error.limited or not may_pass or pause is None:
                 raise
             console.say(f"{error.message} Looking again in {pause:.0f} s.")
             time.sleep(pause)
-    with refusals():
-        return attempt()
+
+
+def unless_missing(request: Callable[[], T]) -> T | None:
+    """What a request gives; None if what it is about does not exist."""
+    try:
+        with refusals():
+            return request()
+    except GitHubError as error:
+        if error.status != 404:
+            raise
+        return None
 
 
 @dataclass
@@ -90,7 +106,7 @@ class Publisher:
         transfer: Sends and reads files.
         plan: What to publish.
         mark: What our drafts bear.
-        published: Number of the release that became visible by us.
+        published: Number of the draft that was made visible.
         deleted: Assets that count as deleted: the request may be carried out late.
     """
 
@@ -107,33 +123,23 @@ class Publisher:
         Raises:
             PipelineError: It is published with other content, or cannot be completed.
         """
-        release = self.find_published()
+        release = unless_missing(lambda: self.repository.get_release(self.plan.tag))
         if release is None:
             draft = self.continue_or_create()
             self.fill(draft)
+            self.published = draft.id
             release = self.make_visible(draft)
-            self.published = release.id
         self.check_published(release)
         for draft in self.own_drafts():  # of a lost race, or of a lost response
-            delete(draft.delete_release)
+            unless_missing(draft.delete_release)
         what = "published" if release.id == self.published else "nothing to do"
         return PublishResult(what, release.html_url, release.id)
-
-    def find_published(self) -> GitRelease | None:
-        """The published release of the tag."""
-        try:
-            with refusals():
-                return self.repository.get_release(self.plan.tag)
-        except GitHubError as error:
-            if error.status != 404:
-                raise
-            return None
 
     def own_drafts(self) -> list[GitRelease]:
         """Drafts of the tag that bear our mark; lists alone show drafts."""
         drafts = [release for release in self.repository.get_releases() if release.draft]
-        ours = [draft for draft in drafts if self.mark in (draft.body or "")]
-        return [draft for draft in ours if draft.tag_name == self.plan.tag]
+        drafts = [draft for draft in drafts if draft.tag_name == self.plan.tag]
+        return [draft for draft in drafts if self.mark in (draft.body or "")]
 
     def continue_or_create(self) -> GitRelease:
         """The draft that an earlier attempt left, else a new one."""
@@ -193,7 +199,7 @@ class Publisher:
             for asset in wrong:
                 console.say(f"deleting {asset.name} ({asset.state}, {asset.size} bytes)")
                 self.deleted.add(asset.id)
-                delete(asset.delete_asset)
+                unless_missing(asset.delete_asset)
             self.transfer.upload(draft.upload_url, missing)
         raise PipelineError(
             f"The assets of {self.plan.tag} are wrong after {FILLS} tries.",
@@ -215,17 +221,5 @@ class Publisher:
         """Whether an asset is complete and has the planned bytes."""
         if here is None or there.state != "uploaded" or there.id in self.deleted:
             return False
-        if there.size != here.size:
-            return False
         digest = there.digest or self.transfer.digest(there.url)
-        return digest == f"sha256:{here.sha256}"
-
-
-def delete(request: Callable[[], object]) -> None:
-    """Delete something of ours; that it is gone may be due to a lost response."""
-    try:
-        with refusals():
-            request()
-    except GitHubError as error:
-        if error.status != 404:
-            raise
+        return (there.size, digest) == (here.size, f"sha256:{here.sha256}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import io
@@ -32,12 +33,8 @@ def sbom(wheels: Sequence[Wheel], created: int) -> str:
     """A CycloneDX 1.6 document (JSON) of the wheels of one project.
 
     It lists each wheel with its digest, the shared libraries inside (which auditwheel and
-    delvewheel put there), the package, and what the package requires. Time and serial
-    number come from commit and contents.
-
-    Args:
-        wheels: The wheels; at least one.
-        created: Seconds since the epoch, of the commit.
+    delvewheel put there), the package, and what the package requires. Time (``created``,
+    seconds since the epoch) and serial number come from commit and contents.
     """
     bom = Bom()
     bom.metadata.timestamp = datetime.datetime.fromtimestamp(created, datetime.UTC)
@@ -105,11 +102,9 @@ def _requirements(packages: Iterable[RawMetadata]) -> list[Component]:
     """What the packages require; which versions is decided when they are installed."""
     by_name: dict[str, set[str]] = {}
     for text in (text for metadata in packages for text in metadata.get("requires_dist", ())):
-        try:
-            requirement = Requirement(text)
-        except InvalidRequirement:
-            continue
-        by_name.setdefault(canonicalize_name(requirement.name), set()).add(str(requirement))
+        with contextlib.suppress(InvalidRequirement):
+            name = canonicalize_name(Requirement(text).name)
+            by_name.setdefault(name, set()).add(str(Requirement(text)))
     return [
         Component(
             type=ComponentType.LIBRARY,

@@ -32,14 +32,12 @@ MB = 1_000_000
 class CountedFile(io.FileIO):
     """A file that is read as it is sent; ``count`` takes the bytes of each piece."""
 
-    def __init__(self, path: Path, count: Callable[[int], None]) -> None:
-        super().__init__(path)
-        self._count = count
+    count: Callable[[int], None]
 
     def read(self, _size: int | None = -1) -> bytes:
         """The next piece."""
         piece = super().read(BLOCK)
-        self._count(len(piece))
+        self.count(len(piece))
         return piece
 
 
@@ -53,11 +51,10 @@ class Transfer:
         self.session.headers["Authorization"] = f"Bearer {settings.gh_token.reveal()}"
 
     def upload(self, address: str, assets: Iterable[Asset]) -> None:
-        """Upload several at a time, the largest first; raises the first error of any.
+        """Upload several at a time to a release's ``upload_url``, the largest first.
 
-        Args:
-            address: A release's ``upload_url``.
-            assets: Files in the folder.
+        Raises:
+            GithubException, requests.RequestException: The first error of any.
         """
         by_size = sorted(assets, key=lambda asset: -asset.size)
         total, sent, lock = sum(asset.size for asset in by_size), 0, threading.Lock()
@@ -83,7 +80,8 @@ class Transfer:
 
     def _upload(self, address: str, asset: Asset, count: Callable[[int], None]) -> None:
         kind = mimetypes.guess_type(asset.name)[0] or "application/octet-stream"
-        with CountedFile(self.folder / asset.name, count) as file:
+        with CountedFile(self.folder / asset.name) as file:
+            file.count = count
             response = self.session.post(
                 address.partition("{")[0],
                 params={"name": asset.name},
