@@ -136,6 +136,18 @@ def refuse_outputs(job: Job) -> None:
             raise ExpressionError(reason, job.condition, node.start + 1)
 
 
+def _contexts(
+    job: Job, event: Event, results: Mapping[str, str], outputs: Outputs
+) -> dict[str, Value]:
+    """What the condition of a job can refer to, once all it needs has ended."""
+    needs: dict[str, Value] = {
+        name: {"result": results[name], "outputs": dict(outputs.get(name, {}))}
+        for name in job.needs
+    }
+    github, inputs = github_context(event), inputs_context(event)
+    return {"github": github, "needs": needs, "inputs": inputs}
+
+
 def decide_job(
     workflow: Workflow,
     job: Job,
@@ -160,17 +172,8 @@ def decide_job(
     if outputs is None:
         refuse_outputs(job)
     ancestors = sorted(workflow.ancestors(job.name))
-    needs: dict[str, Value] = {
-        name: {"result": results[name], "outputs": dict((outputs or {}).get(name, {}))}
-        for name in job.needs
-    }
-    contexts: dict[str, Value] = {
-        "github": github_context(event),
-        "needs": needs,
-        "inputs": inputs_context(event),
-    }
     status = expressions.job_status([results[name] for name in ancestors], cancelled)
-    scope = Scope(contexts, status)
+    scope = Scope(_contexts(job, event, results, outputs or {}), status)
     holds = not job.condition or truthy(expressions.evaluate(job.condition, scope))
     if job.condition and expressions.uses_status(job.condition):
         return holds, explain(job.condition, scope)
