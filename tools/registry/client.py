@@ -82,7 +82,7 @@ class _Body(Struct):
 
 
 class Registry:
-    """A registry; whatever goes wrong is one of the errors above.
+    """A registry; what goes wrong is one of the errors above, what is not there NotFound.
 
     Args:
         host: ``host[:port]``.
@@ -128,11 +128,7 @@ class Registry:
     # --- what callers use ---
 
     def head(self, name: str, reference: str) -> Descriptor:
-        """What a tag or digest points at, without its content ("Checking if content exists").
-
-        Raises:
-            NotFound: There is no such manifest.
-        """
+    """A registry; failures are the errors above: what is not there is NotFound.
         headers = self._manifest_request("HEAD", name, reference).headers
         digest = headers.get("Docker-Content-Digest", "")
         size = headers.get("Content-Length", "")
@@ -143,11 +139,7 @@ class Registry:
         return Descriptor(digest, media_type, int(size))
 
     def manifest(self, name: str, reference: str) -> Manifest:
-        """A manifest or index by tag or digest; content is checked against a digest.
-
-        Raises:
-            NotFound: There is no such manifest.
-        """
+        """A manifest or index by tag or digest; content is checked against a digest."""
         response = self._manifest_request("GET", name, reference)
         content_type = response.headers.get("Content-Type", "")
         digest = reference if oci.is_digest(reference) else ""
@@ -159,11 +151,7 @@ class Registry:
             ) from error
 
     def sizes(self, name: str, reference: str) -> list[int]:
-        """Compressed bytes that a pull moves, for each platform of an image.
-
-        Raises:
-            NotFound: The image, or one of its parts, is not there.
-        """
+        """Compressed bytes that a pull moves, for each platform of an image."""
         top = self.manifest(name, reference)
         if not top.is_index:
             return [top.size]
@@ -171,11 +159,7 @@ class Registry:
         return [size for digest in images for size in self.sizes(name, digest)]
 
     def tags(self, name: str) -> list[str]:
-        """All tags of a repository ("Listing Tags"), every page of them.
-
-        Raises:
-            NotFound: There is no such repository.
-        """
+        """All tags of a repository ("Listing Tags"), every page of them."""
         pages = self._pages(name, f"/v2/{name}/tags/list?n=1000", "application/json")
         return [tag for page in pages for tag in page.tags or ()]
 
