@@ -128,7 +128,7 @@ class Registry:
     # --- what callers use ---
 
     def head(self, name: str, reference: str) -> Descriptor:
-    """A registry; failures are the errors above: what is not there is NotFound.
+        """What a tag or digest points at, without its content (Checking if content exists)."""
         headers = self._manifest_request("HEAD", name, reference).headers
         digest = headers.get("Docker-Content-Digest", "")
         size = headers.get("Content-Length", "")
