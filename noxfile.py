@@ -218,12 +218,6 @@ def sbom(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHON, default=False)
-def docs(session: nox.Session) -> None:
-    """Write the generated parts of docs/workflow.md anew (-- --check only compares)."""
-    tool(session, "workflow", "workflow.docs")
-
-
-@nox.session(python=PYTHON, default=False)
 def lock(session: nox.Session) -> None:
     """Add what is missing to constraints.txt, the one version of every package that all
     sessions use; ``-- --upgrade`` renews all.

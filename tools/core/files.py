@@ -60,9 +60,7 @@ def write_json(path: Path, value: object) -> None:
 
 def to_json(value: object) -> str:
     """Plain data or dataclasses (nested ones too) as indented JSON."""
-    import msgspec
-
-    return json.dumps(msgspec.to_builtins(value, str_keys=True), indent=2)
+    return json.dumps(value, indent=2, default=vars)
 
 
 def convert(value: object, kind: type[T]) -> T:

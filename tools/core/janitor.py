@@ -20,9 +20,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
-import psutil
+if TYPE_CHECKING:
+    import psutil
 
 
 def tree(pid: int) -> list[psutil.Process]:
@@ -31,6 +32,8 @@ def tree(pid: int) -> list[psutil.Process]:
     The session holds those whose parent has ended; zombies, which only wait for theirs,
     are left out.
     """
+    import psutil  # not before a process is ended: start-up counts
+
     found: set[psutil.Process] = set()
     with contextlib.suppress(psutil.NoSuchProcess):
         head = psutil.Process(pid)
@@ -40,14 +43,12 @@ def tree(pid: int) -> list[psutil.Process]:
             with contextlib.suppress(OSError):
                 if os.getsid(process.pid) == pid:
                     found.add(process)
-    return [process for process in found if _lives(process)]
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    living = []
+    for process in found:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                living.append(process)
+    return living
 
 
 def end_tree(pid: int, grace: float = 10.0, limit: float = 10.0) -> None:
@@ -58,6 +59,8 @@ def end_tree(pid: int, grace: float = 10.0, limit: float = 10.0) -> None:
         grace: Seconds to end by itself after SIGTERM; 0 to kill at once.
         limit: Seconds after which a killed process is given up.
     """
+    import psutil
+
     for polite, seconds in ((True, grace), (False, limit)):
         until = time.monotonic() + seconds
         asked: set[psutil.Process] = set()

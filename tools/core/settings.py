@@ -333,7 +333,8 @@ Each setting is read from the environment variable, else from `[tool.mlc-pipelin
 plain one: base images export `PYTHON_VERSION` and the like for themselves (3.11.7 is read
 as 3.11). A wrong value is refused before anything is done. Sizes are written `50 MB` or
 `1.5 GiB`, durations `45s`, `90m`, `36h` or `30d` (here in bytes and seconds), lists with
-blanks or commas. `--debug` on any session shows where each value came from. Written by `python -m tools.core.settings > docs/settings.md`.
+blanks or commas. `--debug` on any session shows where each value came from. This page is
+written by `python -m tools.core.settings > docs/settings.md`.
 
 {console.markdown_table(("variable", "in pyproject.toml", "default", "meaning"), rows)}
 ## Secrets
