@@ -429,6 +429,20 @@ def test_left_draft_is_repaired(spoiled: str, project: Path, server: GitHubServe
     assert {a["id"] for a in left} - now == {bad["id"]}
 
 
+def test_upload_that_arrives_corrupted(project: Path, server: GitHubServer) -> None:
+    """GitHub accepts the upload, with other bytes than ours: it never becomes visible."""
+
+    def corrupt_asset() -> None:
+        asset = server.store.all("assets")[0]
+        server.store.put("assets", asset["id"], {**asset, "digest": "sha256:" + "0" * 64})
+
+    hook = Fault("call-after", "repos/upload-release-asset", 4, hook=corrupt_asset)
+    server.faults.script.append(hook)
+    assert run_release(project, server.url, TAG) == 0
+    check_history(server, expected_assets(project))
+    check_end(server, expected_assets(project))
+
+
 def test_deleted_asset_never_counts(project: Path, server: GitHubServer) -> None:
     """A broken upload that completes just before it is deleted is not what is published.
 
