@@ -14,7 +14,6 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import requests
-from github import GithubException
 from github.Requester import Requester
 
 from tools.core import http
@@ -54,7 +53,7 @@ class Transfer:
         """Upload several at a time to a release's ``upload_url``, the largest first.
 
         Raises:
-            GithubException, requests.RequestException: The first error of any.
+            Exception: The first of any upload, PyGithub's or requests'.
         """
         by_size = sorted(assets, key=lambda asset: -asset.size)
         total, sent, lock = sum(asset.size for asset in by_size), 0, threading.Lock()
@@ -69,8 +68,8 @@ class Transfer:
         def send(asset: Asset) -> None:
             try:
                 self._upload(address, asset, count)
-            except (GithubException, requests.RequestException) as error:
-                errors.append(error)
+            except Exception as error:
+                errors.append(error)  # not raised while others still send
 
         # The pool's threads do not outlive us: Ctrl-C ends the uploads.
         with progress("uploaded, MB:") as report, ThreadPool(UPLOADS) as pool:
