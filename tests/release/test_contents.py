@@ -26,6 +26,8 @@ CHANGELOG = """# Changelog
 
 Not yet.
 
+## 1.x, some day
+
 ## [1.1.0] - 2026-05-01
 
 ### Added

@@ -104,8 +104,5 @@ class Transfer:
 def _check(response: requests.Response) -> None:
     """Raise what PyGithub raises for such a response."""
     if response.status_code >= 300:
-        try:
-            data = response.json()
-        except ValueError:
-            data = {"message": response.reason}
-        raise Requester.createException(response.status_code, dict(response.headers), data)
+        headers = dict(response.headers)
+        raise Requester.createException(response.status_code, headers, response.json())
