@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from tests.services.project import Project, make
 from tests.wheels.test_wheels_archive import make_wheel
 from tests.wheels.test_wheels_source import git
 from tools.core import files
@@ -30,6 +31,7 @@ from tools.wheels.source import Source
 pytestmark = pytest.mark.xdist_group("wheels")  # the compiled project is built once
 
 NATIVE = ROOT / "tests" / "data" / "native"
+COMPILED = {"MLC_LLM_SOURCE": str(NATIVE)}
 CREATED = 1_700_000_000
 SECRETS = {
     "GH_TOKEN": "ghp_recognisable0token",
@@ -40,41 +42,11 @@ SECRETS = {
 }
 
 
-def checkout(folder: Path, tag: str = "v1.2.3") -> Path:
-    """A clone of the pipeline in which the working tree is committed and tagged."""
-    folder.mkdir(parents=True)
-    for name in ("tools", "package"):
-        shutil.copytree(
-            ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
-        )
-    for name in ("constraints.txt", "pyproject.toml"):
-        shutil.copy(ROOT / name, folder / name)
-    (folder / ".gitignore").write_text("/dist/\n/.nox/\n__pycache__/\n")
-    git(folder, "init", "--quiet", "--initial-branch=main")
-    git(folder, "add", "--all")
-    git(folder, "commit", "--quiet", "--message=one", f"--date=@{CREATED}")
-    git(folder, "tag", tag)
-    return folder
-
-
-def environment(**changes: str) -> dict[str, str]:
-    """Our environment without the event, settings and secrets of the run we are part of."""
-    dropped = ("GITHUB_", "ACTIONS_", "RUNNER_", "MLC_LLM_", "WHEEL_", "COVERAGE_")
-    env = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
-    for name in ("GH_TOKEN", "SOURCE_DATE_EPOCH", "BUILD_MEMORY", "IMAGE_NAME"):
-        env.pop(name, None)
-    return {**env, "SOURCE_DATE_EPOCH": str(CREATED), **changes}
-
-
-COMMAND = [sys.executable, "-m", "tools.wheels"]
-
-
-def run(folder: Path, *args: str, **changes: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in a checkout."""
-    env = environment(**changes)
-    return subprocess.run(
-        [*COMMAND, *args], cwd=folder, env=env, capture_output=True, text=True, check=False
-    )
+def checkout(folder: Path, tag: str = "v1.2.3") -> Project:
+    """A checkout of the pipeline at a tag."""
+    project = make(folder, {"SOURCE_DATE_EPOCH": str(CREATED)})
+    project.git("tag", tag)
+    return project
 
 
 def plan_for(folder: Path, source: Path | None = None, **changes: Any) -> wheels.WheelPlan:
@@ -116,15 +88,17 @@ def test_stand_in_at_a_tag(tmp_path: Path) -> None:
     """A tag gives wheels of exactly its version, checked, recorded and shown; nothing else is
     left in dist/; and two builds are the same.
     """
-    folder = checkout(tmp_path / "c", "v1.2.3-rc1")
+    project = checkout(tmp_path / "c", "v1.2.3-rc1")
+    folder = project.root
     summary, output = tmp_path / "summary.md", tmp_path / "output"
-    done = run(folder, "--json", "--twice", GITHUB_STEP_SUMMARY=str(summary), GITHUB_OUTPUT=str(output))  # fmt: skip
+    outputs = {"GITHUB_STEP_SUMMARY": str(summary), "GITHUB_OUTPUT": str(output)}
+    done = project.run("wheels", "--json", "--twice", env=outputs)
     assert done.returncode == 0, done.stderr
     name = "mlc_llm-1.2.3rc1-py3-none-any.whl"
     assert sorted(p.name for p in (folder / "dist").iterdir()) == [name, "wheels.json"]
     record = json.loads(done.stdout)
     assert record == json.loads((folder / "dist" / "wheels.json").read_text())
-    wheel, commit = folder / "dist" / name, git(folder, "rev-parse", "HEAD")
+    wheel, commit = folder / "dist" / name, project.git("rev-parse", "HEAD")
     digest = files.sha256(wheel)
     size = wheel.stat().st_size
     assert record == {
@@ -137,23 +111,24 @@ def test_stand_in_at_a_tag(tmp_path: Path) -> None:
         assert name in text and digest in text
     assert "byte-identical" in done.stderr
     assert "version<<EOF\n1.2.3rc1\n" in output.read_text()
-    assert git(folder, "status", "--porcelain") == ""
+    assert project.git("status", "--porcelain") == ""
 
 
 def test_commit_without_tag(tmp_path: Path) -> None:
     """Without a tag the version is a development one that names the commit; a dry run says
     so and leaves no trace.
     """
-    folder = checkout(tmp_path / "c")
-    git(folder, "commit", "--quiet", "--allow-empty", "--message=two")
-    done = run(folder, "--dry-run", "--json", BUILD_MEMORY="9000 GB", WHEEL_EXCLUDE="liba.so.1")
+    project = checkout(tmp_path / "c")
+    project.commit()
+    settings = {"BUILD_MEMORY": "9000 GB", "WHEEL_EXCLUDE": "liba.so.1"}
+    done = project.run("wheels", "--dry-run", "--json", env=settings)
     plan = json.loads(done.stdout)
-    assert plan["version"] == f"1.2.4.dev1+g{git(folder, 'rev-parse', 'HEAD')[:7]}"
+    assert plan["version"] == f"1.2.4.dev1+g{project.git('rev-parse', 'HEAD')[:7]}"
     assert (plan["jobs"], plan["exclude"]) == (1, ["liba.so.1"])
     assert (plan["source"]["kind"], plan["source_date_epoch"]) == ("stand-in", CREATED)
-    shown = run(folder, "--dry-run").stderr
+    shown = project.run("wheels", "--dry-run").stderr
     assert plan["version"] in shown and "dry run: nothing is built" in shown
-    assert not (folder / "dist").exists() and not (folder / ".nox").exists()
+    assert not (project.root / "dist").exists() and not (project.root / ".nox").exists()
 
 
 def test_pip_where_there_is_no_uv(tmp_path: Path) -> None:
@@ -164,11 +139,11 @@ def test_pip_where_there_is_no_uv(tmp_path: Path) -> None:
 
 def test_bad_source_is_refused(tmp_path: Path) -> None:
     """A wrong MLC_LLM_SOURCE is one sentence and exit code 2, with nothing done."""
-    folder = checkout(tmp_path / "c")
-    done = run(folder, MLC_LLM_SOURCE="nowhere")
+    project = checkout(tmp_path / "c")
+    done = project.run("wheels", env={"MLC_LLM_SOURCE": "nowhere"})
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "error: MLC_LLM_SOURCE is 'nowhere', which is not a folder." in done.stderr
-    assert not (folder / "dist").exists()
+    assert not (project.root / "dist").exists()
 
 
 def test_compiled_wheel(native: tuple[Path, WheelsRecord]) -> None:
@@ -259,13 +234,11 @@ def test_no_secret_anywhere(tmp_path: Path) -> None:
     the wheel, or the summary.
     """
     need_compiler()
-    folder = checkout(tmp_path / "c")
+    project = checkout(tmp_path / "c")
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(AUDIT)
-    done = run(
-        folder, "--debug", "--dry-run", MLC_LLM_SOURCE="git+https://u:recognisable-url@h/o/n",
-        **SECRETS,
-    )  # fmt: skip
+    wrong = {"MLC_LLM_SOURCE": "git+https://u:recognisable-url@h/o/n"}
+    done = project.run("wheels", "--debug", "--dry-run", env=SECRETS | wrong)
     assert done.returncode == 2 and "holds a name or password" in done.stderr
     assert "recognisable" not in done.stderr + done.stdout
     outside = {
@@ -273,14 +246,16 @@ def test_no_secret_anywhere(tmp_path: Path) -> None:
         "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"), "MLC_LLM_SOURCE": str(NATIVE),
         "MLC_TEST_INDEX": "https://me:recognisable-index@index.invalid/simple",
     }  # fmt: skip
-    done = run(folder, "--debug", **SECRETS, **outside)
+    done = project.run("wheels", "--debug", env=SECRETS | outside)
     assert done.returncode == 0, done.stderr
     assert "seen by the build: [] []" in done.stderr
     assert "index of the build: https://me:***@index.invalid" in done.stderr
     argv = (tmp_path / "argv").read_text()
     assert "'build', '--wheel'" in argv and "'auditwheel'" in argv
     searched = [done.stdout, done.stderr, argv, (tmp_path / "summary").read_text()]
-    for path in (p for p in folder.rglob("*") if p.is_file()):
+    assert project.git("status", "--porcelain") == ""  # all that is new is in dist/ and .nox/
+    new = [*(project.root / "dist").rglob("*"), *(project.root / ".nox").rglob("*")]
+    for path in (p for p in new if p.is_file()):
         searched.append(path.read_bytes().decode("latin-1"))
         if path.suffix == ".whl":
             with zipfile.ZipFile(path) as archive:
@@ -290,11 +265,11 @@ def test_no_secret_anywhere(tmp_path: Path) -> None:
         assert "recognisable-index" not in text
 
 
-def start_until(folder: Path, line: str, **changes: str) -> subprocess.Popen[str]:
-    """Start the command and return when it has printed ``line``."""
+def start_until(project: Project, line: str) -> subprocess.Popen[str]:
+    """Start the build of the compiled project; returns when it has printed ``line``."""
     child = subprocess.Popen(
-        COMMAND, cwd=folder, env=environment(**changes), stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
+        project.command("wheels"), cwd=project.root, env=project.environment(COMPILED),
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     assert child.stderr is not None
     seen = []
@@ -320,18 +295,18 @@ def test_killed_and_started_again(tmp_path: Path, native: tuple[Path, WheelsReco
     """SIGKILL at any stage, again and again: no wheel is half there, and the next undisturbed
     run gives what a first one gives. What was started ends before the lock does.
     """
-    folder = checkout(tmp_path / "c")
+    project = checkout(tmp_path / "c")
     for stage in ("Creating isolated environment", "[1/4] Building", "repair mlc", "check mlc"):
-        child = start_until(folder, stage, MLC_LLM_SOURCE=str(NATIVE))
+        child = start_until(project, stage)
         os.killpg(child.pid, signal.SIGKILL)
         end(child)
-        with FileLock(folder / ".nox" / "wheels.lock", timeout=60):
-            assert list((folder / "dist").iterdir()) == []
-    done = run(folder, MLC_LLM_SOURCE=str(NATIVE))
+        with FileLock(project.root / ".nox" / "wheels.lock", timeout=60):
+            assert list((project.root / "dist").iterdir()) == []
+    done = project.run("wheels", env=COMPILED)
     assert done.returncode == 0, done.stderr
-    record = files.read_json(folder / "dist" / "wheels.json", WheelsRecord)
+    record = files.read_json(project.root / "dist" / "wheels.json", WheelsRecord)
     assert record.wheels == native[1].wheels
-    left = {p.name for p in (folder / "dist").iterdir()}
+    left = {p.name for p in (project.root / "dist").iterdir()}
     assert left == {record.wheels[0].name, "wheels.json"}
 
 
@@ -340,12 +315,12 @@ def test_killed_and_started_again(tmp_path: Path, native: tuple[Path, WheelsReco
 def test_interrupted(tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C and SIGTERM end the whole build and leave dist/ empty."""
     need_compiler()
-    folder = checkout(tmp_path / "c")
-    child = start_until(folder, "Building project with Ninja", MLC_LLM_SOURCE=str(NATIVE))
+    project = checkout(tmp_path / "c")
+    child = start_until(project, "Building project with Ninja")
     child.send_signal(number)
     end(child)
     assert child.returncode == 130
-    assert list((folder / "dist").iterdir()) == []
+    assert list((project.root / "dist").iterdir()) == []
 
 
 def test_the_cache_server_does_not_inherit_the_lock(

@@ -83,12 +83,8 @@ def test_builds_get_no_token() -> None:
 
 def test_passwords_of_indexes_are_masked() -> None:
     """Build tools print addresses; the passwords in them are masked, encoded or not."""
-    build.hide_passwords(
-        {
-            "PIP_INDEX_URL": "https://me:p%40ssw0rd@index.test/simple",
-            "ACTIONS_RUNTIME_TOKEN": "rt-99",
-        }
-    )
+    index = "https://me:p%40ssw0rd@index.test/simple"
+    build.hide_passwords({"PIP_INDEX_URL": index, "ACTIONS_RUNTIME_TOKEN": "rt-99"})
     assert redact("p%40ssw0rd p@ssw0rd rt-99") == f"{MASK} {MASK} {MASK}"
 
 

@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -45,6 +46,21 @@ def copy(source: Path, target: Path) -> None:
     """Copy a file with its times, whole or not at all."""
     with replaced(target) as part:
         shutil.copy2(source, part)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder, if it is there, with its read-only files (on Windows, git's objects).
+
+    Raises:
+        OSError: Something in it is in use.
+    """
+
+    def writable(remove: Callable[[str], None], path: str, _error: object) -> None:
+        os.chmod(path, stat.S_IWRITE)
+        remove(path)
+
+    if folder.exists():
+        shutil.rmtree(folder, onerror=writable)
 
 
 def sha256(path: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -37,8 +36,7 @@ def exclusive(root: Path) -> Iterator[Path]:
         lock.acquire()
     try:
         with Janitor(keep_open=held) as janitor, process.watched_by(janitor, held):
-            if work.exists():  # the janitor was killed, too
-                shutil.rmtree(work)
+            files.remove_tree(work)  # of a build whose janitor was killed, too
             janitor.owe("folder", str(work))
             work.mkdir(parents=True)
             yield work

@@ -16,7 +16,7 @@ from pathlib import Path
 import tomlkit
 from packaging.utils import canonicalize_name
 
-from tools.core import console, process
+from tools.core import console, files, process
 from tools.core.errors import PipelineError, UsageError
 from tools.core.failures import Failure, explain
 from tools.core.secrets import remember_userinfo
@@ -130,7 +130,7 @@ def fetch(source: Source, cache: Path) -> Path:
     # A killed git left its locks, or the server gives no part of its history.
     console.say("fetching it again, from scratch")
     fresh = folder.with_suffix(".new")
-    shutil.rmtree(fresh, ignore_errors=True)
+    files.remove_tree(fresh)
     done = _check_out(source, fresh)
     if done.code:
         unknown = PipelineError(
@@ -138,7 +138,7 @@ def fetch(source: Source, cache: Path) -> Path:
             "Check the address, and that git may read it without asking (credential helper).",
         )
         raise explain(done.output, FAILURES, unknown, location=source.location)
-    shutil.rmtree(folder)
+    files.remove_tree(folder)
     os.replace(fresh, folder)
     return folder
 
@@ -179,10 +179,10 @@ def open_tree(source: Source, cache: Path) -> Tree:
             "Name the package's folder: append #subdirectory=FOLDER to the address.",
         )
     listed = git.git(folder, "ls-files", "-z", "--recurse-submodules", check=False)
-    files = tuple(name for name in listed.split("\0") if name)
-    if "pyproject.toml" not in files:
+    tracked = tuple(name for name in listed.split("\0") if name)
+    if "pyproject.toml" not in tracked:
         return Tree(folder)
-    for name in files:
+    for name in tracked:
         path = folder / name
         if path.is_dir() and not path.is_symlink():
             raise PipelineError(
@@ -193,7 +193,7 @@ def open_tree(source: Source, cache: Path) -> Tree:
     states = [line[:2] for line in git.git(folder, "status", *asked, check=False).splitlines()]
     untracked = states.count("??")
     commit = git.git(folder, "rev-parse", "HEAD", check=False)
-    return Tree(folder, commit, files, untracked, len(states) > untracked)
+    return Tree(folder, commit, tracked, untracked, len(states) > untracked)
 
 
 def copy_tree(tree: Tree, target: Path) -> None:
