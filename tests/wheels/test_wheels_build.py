@@ -12,9 +12,11 @@ from tools.core.errors import PipelineError
 from tools.core.failures import explain
 from tools.core.secrets import MASK, redact
 from tools.wheels import build
-from tools.wheels.source import Project
+from tools.wheels.source import SourceProject
 
-PROJECT = Project("mlc_llm", environment={"SETUPTOOLS_SCM_PRETEND_VERSION_FOR_MLC_LLM": "1.0"})
+PROJECT = SourceProject(
+    "mlc_llm", environment={"SETUPTOOLS_SCM_PRETEND_VERSION_FOR_MLC_LLM": "1.0"}
+)
 
 
 def environment(env: dict[str, str], **changes: object) -> dict[str, str]:
@@ -46,7 +48,7 @@ def test_user_has_the_last_word() -> None:
         "CMAKE_BUILD_PARALLEL_LEVEL": "9", "CMAKE_GENERATOR": "Unix Makefiles",
         "CMAKE_CXX_COMPILER_LAUNCHER": "distcc", "CMAKE_ARGS": "-DUSE_CUDA=ON",
     }  # fmt: skip
-    project = Project("mlc_llm", build_dir=True)
+    project = SourceProject("mlc_llm", build_dir=True)
     result = environment(chosen, compiler_cache="sccache", project=project)
     assert {name: result[name] for name in list(chosen)[:3]} == dict(list(chosen.items())[:3])
     assert result["CMAKE_ARGS"].startswith("-DUSE_CUDA=ON ")

@@ -46,7 +46,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def repository(folder: Path, files: dict[str, str]) -> Path:
-    """A git repository with one commit of the given files."""
+    """A git repository with one commit of some files."""
     folder.mkdir(parents=True)
     git(folder, "init", "--quiet", "--initial-branch=main")
     for name, text in files.items():

@@ -28,13 +28,13 @@ def processors(cgroup: Path = CGROUP) -> int:
     Source: Linux, "Control Group v2", ``cpu.max``.
     """
     if hasattr(os, "sched_getaffinity"):
-        found = len(os.sched_getaffinity(0))
+        count = len(os.sched_getaffinity(0))
     else:
-        found = os.cpu_count() or 1
+        count = os.cpu_count() or 1
     quota = _cgroup_numbers("cpu.max", cgroup)
     if len(quota) == 2 and quota[1] > 0:
-        found = min(found, quota[0] // quota[1])
-    return max(1, found)
+        count = min(count, quota[0] // quota[1])
+    return max(1, count)
 
 
 def available_memory(cgroup: Path = CGROUP) -> int:

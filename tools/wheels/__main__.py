@@ -182,7 +182,8 @@ def report(record: WheelsRecord) -> None:
 
 def show(plan: WheelPlan) -> None:
     """The plan as a table for people."""
-    values = vars(plan) | {"source": plan.source.described}
+    lists = {"exclude": " ".join(plan.exclude), "test_requires": " ".join(plan.test_requires)}
+    values = vars(plan) | lists | {"source": plan.source.described}
     rows = [(name.replace("_", " "), value or "none") for name, value in values.items()]
     console.table(("plan", "value"), rows, title="dry run: nothing is built")
 

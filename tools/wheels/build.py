@@ -19,7 +19,7 @@ from tools.core.errors import PipelineError
 from tools.core.failures import Failure, explain
 from tools.core.secrets import remember
 from tools.wheels.archive import Wheel
-from tools.wheels.source import Project
+from tools.wheels.source import SourceProject
 
 COMPILER_CACHES = ("sccache", "ccache")  # the first can be shared
 CACHE_TOKEN = "ACTIONS_RUNTIME_TOKEN"
@@ -109,7 +109,7 @@ def build_environment(
     env: Mapping[str, str],
     *,
     folder: Path,
-    project: Project,
+    project: SourceProject,
     created: int,
     jobs: int,
     compiler_cache: str,

@@ -72,7 +72,7 @@ class Tree:
 
 
 @dataclass(frozen=True)
-class Project:
+class SourceProject:
     """What a pyproject.toml says of how it is built."""
 
     name: str  # of the distribution, as written
@@ -211,7 +211,7 @@ def copy_tree(tree: Tree, target: Path) -> None:
             shutil.copy2(path, copy, follow_symlinks=False)
 
 
-def put_version(folder: Path, version: str) -> Project:
+def put_version(folder: Path, version: str) -> SourceProject:
     """Put ``version`` into the copy in ``folder``; returns what its pyproject.toml says.
 
     A static ``project.version`` is replaced in the file; a dynamic one is given by
@@ -237,7 +237,7 @@ def put_version(folder: Path, version: str) -> Project:
         document["project"]["version"] = version
         path.write_text(tomlkit.dumps(document), encoding="utf-8", newline="\n")
     variable = canonicalize_name(name).replace("-", "_").upper()
-    return Project(
+    return SourceProject(
         name,
         requires=tuple(table.get("build-system", {}).get("requires", ["setuptools"])),
         build_dir="build-dir" in table.get("tool", {}).get("scikit-build", {}),
