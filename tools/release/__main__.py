@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tools.core import cli, console, files
-from tools.core.errors import PipelineError, UsageError
+from tools.core.errors import PipelineError
 from tools.github.client import connect
 from tools.release import notes
 from tools.release.checks import Checked, check
@@ -40,16 +40,14 @@ def release(context: Context, options: Options, env: Mapping[str, str]) -> None:
     """
     folder, settings = context.root / "dist" / "release", context.settings
     name = env.get("GITHUB_REPOSITORY") or context.event.repository
-    if not name:
-        what = "It is not known which GitHub repository this is."
-        raise UsageError(what, "Set GITHUB_REPOSITORY=owner/name, or the remote origin.")
-    repository = connect(settings, 0).get_repo(name) if settings.gh_token else None
+    token, platforms = settings.gh_token, settings.wheel_platforms
+    repository = connect(settings, 0).get_repo(name) if name and token else None
     with console.step(f"Check the release of {options.tag}"):
-        checked = check(context.root, options.tag, settings.wheel_platforms, repository)
+        checked = check(context.root, options.tag, platforms, name, repository)
     with lock(context.root):
         with console.step(f"Fill {folder}"):
             server = env.get("GITHUB_SERVER_URL", "https://github.com").rstrip("/")
-            plan = prepare(checked, context, folder, name, f"{server}/{name}")
+            plan = prepare(checked, context, folder, f"{server}/{name}")
         result = None
         if options.dry_run:
             console.say("dry run: nothing was published")
@@ -77,20 +75,18 @@ def lock(root: Path) -> AbstractContextManager[object]:
         return only.acquire()
 
 
-def prepare(
-    checked: Checked, context: Context, folder: Path, name: str, address: str
-) -> ReleasePlan:
+def prepare(checked: Checked, context: Context, folder: Path, web: str) -> ReleasePlan:
     """Fill the folder, and plan what is published, in ``dist/release.json`` too.
 
-    ``name`` is the repository's ``owner/name``, ``address`` that of its web page.
+    ``web`` is the address of the repository's page.
     """
     tag, version = checked.version.tag, str(checked.version.version)
-    changelog, downloads = context.root / "CHANGELOG.md", f"{address}/releases/download/{tag}"
+    changelog, downloads = context.root / "CHANGELOG.md", f"{web}/releases/download/{tag}"
     text = changelog.read_text(encoding="utf-8") if changelog.exists() else ""
     plan = ReleasePlan(
         tag=tag,
         version=version,
-        repository=name,
+        repository=checked.repository,
         commit=checked.commit,
         prerelease=checked.version.is_prerelease,
         assets=fill_folder(folder, version, checked.wheels, checked.images, context.created),

@@ -62,13 +62,18 @@ class Checked:
 
     version: TagVersion
     commit: str
+    repository: str
     wheels: list[Wheel]
     images: list[ImageRecord]
     generated: str
 
 
 def check(
-    root: Path, tag: str, platforms: Sequence[str], repository: Repository | None
+    root: Path,
+    tag: str,
+    platforms: Sequence[str],
+    name: str,
+    repository: Repository | None,
 ) -> Checked:
     """Check everything, and raise all problems together.
 
@@ -76,15 +81,20 @@ def check(
         root: The checkout.
         tag: The tag to release.
         platforms: Platforms that must have a wheel, such as ``linux-x64``.
-        repository: On GitHub, where there is a token.
+        name: The repository's ``owner/name``; empty if it is not known.
+        repository: It on GitHub, where there is a token.
     """
     problems = Problems()
     version, head = check_tag(root, tag, problems)
     wheels = check_wheels(root / "dist", head, version, platforms, problems)
     images = check_images(root, head, version, problems)
     generated = check_github(repository, tag, head, problems) if repository else ""
+    if not name:
+        what = "It is not known which GitHub repository this is."
+        todo = "Set GITHUB_REPOSITORY=owner/name, or the remote origin."
+        problems.append(UsageError(what, todo))
     problems.report(tag)
-    return Checked(version, head, wheels, images, generated)
+    return Checked(version, head, name, wheels, images, generated)
 
 
 def check_tag(root: Path, tag: str, problems: Problems) -> tuple[TagVersion, str]:
