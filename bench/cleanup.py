@@ -161,18 +161,17 @@ def one_run(dry_run: bool) -> None:
     """A cleanup in this process, as the environment says; prints what it cost."""
     from tools.cleanup import __main__ as cleanup
     from tools.cleanup.plan import Policy
+    from tools.cleanup.read import WORKERS
     from tools.core import console
     from tools.core.settings import load
-    from tools.github.old import GitHub
+    from tools.github.client import connect as connect_github
     from tools.registry.client import connect
 
     settings = load()
     began = time.monotonic()
-    with GitHub.from_settings(settings) as github:
-        run = cleanup.Cleanup(
-            settings, Policy(now=time.time()), github, connect(settings, "", cleanup.READERS)
-        )
-        report = run.run(dry_run)
+    policy, registry = Policy(now=time.time()), connect(settings, "", WORKERS)
+    run = cleanup.Cleanup(settings, policy, connect_github(settings, 0), registry)
+    report = run.run(dry_run)
     assert report is not None and not report.problems, report
     used = resource.getrusage(resource.RUSAGE_SELF)
     console.emit_json(
@@ -180,7 +179,7 @@ def one_run(dry_run: bool) -> None:
             "seconds": time.monotonic() - began,
             "cpu": used.ru_utime + used.ru_stime,
             "megabytes": used.ru_maxrss / 1000,
-            "planned": len(report.plan.deletions),
+            "planned": len(report.plan.to_delete),
             "broken": len(report.check.broken) if report.check else 0,
             **report.requests,
         }

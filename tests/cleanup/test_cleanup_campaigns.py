@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,12 +15,9 @@ import pytest
 
 from tests.services.cleanup_world import (
     DELETES,
-    TOKEN,
-    Ran,
     World,
-    no_wait,
+    make_cleanup,
     old,
-    quick,
     remove_images,
     run_once,
 )
@@ -29,12 +25,12 @@ from tests.services.faults import Fault
 from tests.services.gate import Fault as GateFault
 from tests.services.gate import Seen
 from tests.services.registry import Repository, pull_all
-from tools.cleanup import __main__ as cleanup
-from tools.cleanup.plan import DAY, Policy, make_plan
-from tools.core.secrets import Secret
+from tools.cleanup.plan import DAY, make_plan
+from tools.core.errors import PipelineError
 from tools.core.settings import ROOT
-from tools.core.settings import load as load_settings
-from tools.github.old import GitHub
+from tools.github import client
+
+LENGTH = int(os.environ.get("CAMPAIGN", "1"))  # a night has more time than a change
 
 GITHUB_FAULTS = {
     "500": dict(action="status", status=500),
@@ -65,22 +61,22 @@ def small(repository: Repository) -> None:
 
 
 @pytest.mark.campaign
-def test_every_request_may_fail(world: World, run: Callable[..., Ran]):
+def test_every_request_may_fail(world: World, monkeypatch: pytest.MonkeyPatch):
     """Each request of a run fails in turn, in each way: every tag that stays, pulls.
 
-    One way a request by default, in rotation; CLEANUP_CAMPAIGN=full tries all ways.
+    CAMPAIGN ways a request (1 by default), in rotation; from 5 on all of them.
     """
+    monkeypatch.setattr(client.Policy, "sleep", lambda policy, response=None: None)
     small(world.repository)
     old(world)
     first = world.again()
     assert run_once(first) is not None
     counts = {"github": len(world.server.log), "registry": len(world.gate.seen)}
-    full = os.environ.get("CLEANUP_CAMPAIGN") == "full"
     kinds = list(GITHUB_FAULTS)
     seen_faults = 0
     for side, count in counts.items():
         for number in range(1, count + 1):
-            for kind in kinds if full else [kinds[number % len(kinds)]]:
+            for kind in (kinds * 2)[number % len(kinds) :][: min(LENGTH, len(kinds))]:
                 copy = world.again()
                 tags = copy.repository.tags()
                 world.forget()
@@ -90,7 +86,7 @@ def test_every_request_may_fail(world: World, run: Callable[..., Ran]):
                     world.gate.fault = fault_at(number, REGISTRY_FAULTS[kind])
                 try:
                     run_once(copy)
-                except cleanup.PipelineError:
+                except PipelineError:
                     pass
                 seen_faults += 1
                 there = copy.repository.digests()
@@ -110,13 +106,8 @@ def fault_at(number: int, fault: GateFault) -> Callable[[Seen], GateFault | None
 
 def make_no_plan(world: World) -> bool:
     """Whether a cleanup would find nothing to delete."""
-    settings = load_settings(world.env(MANIFEST_CACHE="none"), ROOT)
-    with GitHub(settings.github_api_url, Secret(TOKEN), clock=no_wait()) as github:
-        run = cleanup.Cleanup(
-            settings, Policy(keep=0, now=time.time()), github, quick(settings)
-        )
-        package = run.reader.read(run.policy)
-    return make_plan(package, run.policy).deletions == ()
+    run = make_cleanup(world, MANIFEST_CACHE="none")
+    return make_plan(run.reader.read(run.policy), run.policy).to_delete == ()
 
 
 @pytest.mark.campaign
@@ -146,7 +137,7 @@ def test_killed_at_each_deletion(world: World, how: str):
         env = {**os.environ, **copy.env(MANIFEST_CACHE="none")}
         child.append(
             subprocess.Popen(
-                [sys.executable, "-m", "tools.cleanup.__main__", "--keep", "0"],
+                [sys.executable, "-m", "tools.cleanup", "--keep", "0"],
                 env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )
         )  # fmt: skip
@@ -169,10 +160,10 @@ def test_killed_at_each_deletion(world: World, how: str):
 def test_pushed_by_buildx_while_cleanup_runs(world: World, tmp_path: Path):
     """Images that a real buildx pushes while cleanup runs without any grace: all pull.
 
-    30 pushes; half of them are of images whose parts are there already, untagged and
-    doomed. RACE_PUSHES sets the number.
+    16 pushes (times CAMPAIGN); half of them are of images whose parts are there already, untagged and
+    about to go.
     """
-    pushes = int(os.environ.get("RACE_PUSHES", "30"))
+    pushes = 16 * LENGTH
     repository = world.repository
     repository.build("v1")
 
@@ -194,14 +185,10 @@ def test_pushed_by_buildx_while_cleanup_runs(world: World, tmp_path: Path):
     def clean() -> None:
         while not stop.is_set():
             try:
-                settings = load_settings(world.env(), ROOT)
                 # The default grace; what the same tag is pushed over becomes old at once.
-                policy = Policy(keep=0, now=time.time())
-                with GitHub(settings.github_api_url, Secret(TOKEN)) as github:
-                    run = cleanup.Cleanup(settings, policy, github, quick(settings))
-                    report = run.run(False)
+                report = make_cleanup(world).run(False)
                 deleted.extend(report.outcome.deleted if report else ())
-            except cleanup.PipelineError as error:
+            except PipelineError as error:
                 problems.append(str(error))
 
     cleaner = threading.Thread(target=clean)
@@ -215,7 +202,7 @@ def test_pushed_by_buildx_while_cleanup_runs(world: World, tmp_path: Path):
                 pushed[f"t{number}"] = repository.tags()[f"t{number}"]
             else:
                 assert re.search("manifest|blob|not found", done.stderr), done.stderr
-            # Overwrite a tag and let its image be old: it is doomed while we push it again.
+            # Overwrite a tag and let its image be old: it is about to go while we push it again.
             if number % 2 == 0:
                 repository.image_manifest(f"t{number}")
                 pushed.pop(f"t{number}", None)
@@ -224,10 +211,7 @@ def test_pushed_by_buildx_while_cleanup_runs(world: World, tmp_path: Path):
         stop.set()
         cleaner.join()
         remove_images(repository, (f"t{number}" for number in range(pushes)))
-    settings = load_settings(world.env(), ROOT)
-    with GitHub(settings.github_api_url, Secret(TOKEN)) as github:
-        policy = Policy(keep=0, now=time.time())
-        cleanup.Cleanup(settings, policy, github, quick(settings)).run(False)
+    make_cleanup(world).run(False)
     assert len(pushed) >= pushes // 3 and len(deleted) >= pushes
     found = pull_all(repository, tmp_path)
     assert {tag: found[tag] for tag in pushed} == pushed

@@ -9,21 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tools.cleanup.plan import (
-    DAY,
-    PLAIN,
-    Facts,
-    Graph,
-    Package,
-    Plan,
-    Policy,
-    Version,
-    make_plan,
-    proper_tags,
-    still_doomed,
-    subject_of_tag,
-    unread,
-)
+from tools.cleanup.package import NO_LINKS, Links, Package, own_tags, subject_of_tag
+from tools.cleanup.plan import DAY, CleanupPlan, Policy, make_plan, unread
+from tools.github.packages import PackageVersion
 
 NOW = 1_000 * DAY
 
@@ -46,10 +34,12 @@ def package(
     for number, age, *more in rows:
         tags, children, subject = (*more, *((), (), 0)[len(more) :])
         when = NOW - age * DAY
-        versions[digest(number)] = Version(number, digest(number), tuple(tags), when, when)
+        versions[digest(number)] = PackageVersion(
+            number, digest(number), tuple(tags), when, when
+        )
         children = tuple(digest(child) for child in children)
         if number not in unreadable and number not in gone:
-            facts[digest(number)] = Facts(
+            facts[digest(number)] = Links(
                 children, children, digest(subject) if subject else ""
             )
     return Package(
@@ -65,9 +55,9 @@ def numbers(digests: Collection[str]) -> list[int]:
     return sorted(int(one.partition(":")[2], 16) for one in digests)
 
 
-def gone_by(plan: Plan) -> list[int]:
+def gone_by(plan: CleanupPlan) -> list[int]:
     """Numbers of what a plan deletes, in its order."""
-    return [int(deletion.version.digest.partition(":")[2], 16) for deletion in plan.deletions]
+    return [int(deletion.digest.partition(":")[2], 16) for deletion in plan.to_delete]
 
 
 # --- documented cases ---
@@ -157,7 +147,7 @@ def test_documented_cases(name: str):
     policy = Policy(**{"keep": 0, "now": NOW, **options})
     plan = make_plan(replace(made, versions=versions), policy)
     assert gone_by(plan) == expected
-    assert set(plan.kept) | {d.version.digest for d in plan.deletions} == set(versions)
+    assert set(plan.kept) | {d.digest for d in plan.to_delete} == set(versions)
 
 
 def test_what_only_the_registry_knows_is_never_deleted():
@@ -173,9 +163,9 @@ def test_what_only_the_registry_knows_is_never_deleted():
 def test_an_unread_plain_part_is_kept_alone():
     """A part that is no index reaches nothing: it stays, and stops nothing else."""
     made = package(*IMAGE, *OLD, unreadable=[12])
-    facts = dict(made.facts)
-    facts[digest(11)] = Facts((digest(12), digest(13)))
-    plan = make_plan(replace(made, facts=facts), Policy(keep=0, now=NOW))
+    facts = dict(made.links)
+    facts[digest(11)] = Links((digest(12), digest(13)))
+    plan = make_plan(replace(made, links=facts), Policy(keep=0, now=NOW))
     assert gone_by(plan) == [11, 13]
     assert numbers(plan.undecided) == [12]
 
@@ -194,7 +184,7 @@ def test_reasons_are_told():
     """The table of a dry run says why, in words."""
     rows = [*IMAGE, *OLD, (15, 20, [referrer_tag(11, ".sig")]), (16, 20, [referrer_tag(99)])]
     plan = make_plan(package(*rows, (30, 5)), Policy(keep=1, now=NOW))
-    why = {d.version.id: d.reason for d in plan.deletions}
+    why = {d.id: d.reason for d in plan.to_delete}
     assert why[11] == "untagged, not one of the newest 1"
     assert why[12] == "part of 000000000000, which goes"
     assert why[15] == "refers to 000000000000, which goes"
@@ -240,8 +230,10 @@ def decode(data: bytes) -> Package:
         taken |= set(mine)
         created = NOW - (age % 32) * DAY / 8
         updated = created + (NOW - created) * (age // 32) / 7 if age >= 192 else created
-        versions[digest(number)] = Version(number, digest(number), mine, created, updated)
-        facts[digest(number)] = Facts(parts, parts, subject)
+        versions[digest(number)] = PackageVersion(
+            number, digest(number), mine, created, updated
+        )
+        facts[digest(number)] = Links(parts, parts, subject)
     return Package(versions, facts)
 
 
@@ -262,21 +254,21 @@ def complete_tags(made: Package, there: Collection[str]) -> set[str]:
     """Tags that pull whole, walked independently of the planner."""
 
     def whole(one: str) -> bool:
-        return one in there and all(whole(child) for child in made.facts[one].children)
+        return one in there and all(whole(child) for child in made.links[one].children)
 
     return {tag for one in there for tag in made.versions[one].tags if whole(one)}
 
 
-def without(made: Package, plan: Plan) -> Package:
+def without(made: Package, plan: CleanupPlan) -> Package:
     """The package after a plan was carried out."""
-    gone = {deletion.version.digest for deletion in plan.deletions}
+    gone = {deletion.digest for deletion in plan.to_delete}
     versions = {key: value for key, value in made.versions.items() if key not in gone}
-    return Package(versions, {key: made.facts[key] for key in versions})
+    return Package(versions, {key: made.links[key] for key in versions})
 
 
 def subjects_of(made: Package, one: str) -> set[str]:
     """What a version refers to, by tag or by field."""
-    found = {subject_of_tag(tag) for tag in made.versions[one].tags} | {made.facts[one].subject}
+    found = {subject_of_tag(tag) for tag in made.versions[one].tags} | {made.links[one].subject}
     return found - {"", one}
 
 
@@ -288,7 +280,7 @@ def closure(made: Package, roots: set[str], there: Collection[str]) -> set[str]:
         for one in there:
             linked = subjects_of(made, one)
             if one in living:
-                more |= set(made.facts[one].children) | linked
+                more |= set(made.links[one].children) | linked
             if linked & living:
                 more.add(one)
         more &= set(there)
@@ -297,22 +289,22 @@ def closure(made: Package, roots: set[str], there: Collection[str]) -> set[str]:
         living = more
 
 
-def check_every_moment(made: Package, plan: Plan) -> None:
+def check_every_moment(made: Package, plan: CleanupPlan) -> None:
     """No tag that was complete is ever broken, wherever a run is interrupted."""
     there = set(made.versions)
     before = complete_tags(made, there)
-    for deletion in plan.deletions:
-        there.remove(deletion.version.digest)
+    for deletion in plan.to_delete:
+        there.remove(deletion.digest)
         left = {tag for one in there for tag in made.versions[one].tags}
         assert before & left <= complete_tags(made, there)
 
 
-def check_what_stays(made: Package, policy: Policy, plan: Plan) -> None:
+def check_what_stays(made: Package, policy: Policy, plan: CleanupPlan) -> None:
     """Roots and all they reach stay; what nothing keeps alive goes."""
-    there = set(made.versions) - {d.version.digest for d in plan.deletions}
+    there = set(made.versions) - {d.digest for d in plan.to_delete}
     roots = set()
     for one, version in made.versions.items():
-        names = proper_tags(version)
+        names = own_tags(version)
         if (names and not policy.may_lose(names)) or policy.is_young(version):
             roots.add(one)
     living = closure(made, roots, made.versions)
@@ -321,8 +313,8 @@ def check_what_stays(made: Package, policy: Policy, plan: Plan) -> None:
     tops = [
         one for one in there
         if not subjects_of(made, one) & there
-        and not any(one in made.facts[other].children for other in there)
-        and not (one in roots and proper_tags(made.versions[one]))
+        and not any(one in made.links[other].children for other in there)
+        and not (one in roots and own_tags(made.versions[one]))
     ]  # fmt: skip
     tops.sort(key=lambda one: (made.versions[one].created, made.versions[one].id))
     newest = set(tops[len(tops) - min(policy.keep, len(tops)) :])
@@ -331,24 +323,24 @@ def check_what_stays(made: Package, policy: Policy, plan: Plan) -> None:
     assert not rest or lasts & {plan.kept[one] for one in rest}
 
 
-def check_refusals(made: Package, policy: Policy, plan: Plan, refused: set[int]) -> None:
+def check_refusals(made: Package, policy: Policy, plan: CleanupPlan, refused: set[int]) -> None:
     """What GitHub refuses to delete keeps its parts, no tag breaks, the next run ends it."""
     there = set(made.versions)
     before = complete_tags(made, there)
     failed: set[str] = set()
-    for deletion in plan.deletions:
-        one = deletion.version.digest
-        if deletion.version.id in refused or failed & set(deletion.after):
+    for deletion in plan.to_delete:
+        one = deletion.digest
+        if deletion.id in refused or failed & set(deletion.after):
             failed.add(one)
         else:
             there.remove(one)
     for one in failed:
-        assert set(made.facts[one].children) & set(made.versions) <= there
+        assert set(made.links[one].children) & set(made.versions) <= there
     left = {tag for one in there for tag in made.versions[one].tags}
     assert before & left <= complete_tags(made, there)
-    rest = Package({k: made.versions[k] for k in there}, {k: made.facts[k] for k in there})
+    rest = Package({k: made.versions[k] for k in there}, {k: made.links[k] for k in there})
     again = without(rest, make_plan(rest, policy))
-    assert make_plan(again, policy).deletions == ()
+    assert make_plan(again, policy).to_delete == ()
 
 
 @given(packages, policies, st.sets(st.integers(1, 12), max_size=3))
@@ -360,7 +352,7 @@ def test_the_promises_hold_for_any_package(made: Package, policy: Policy, refuse
     check_what_stays(made, policy, plan)
     left = without(made, plan)
     assert left.versions
-    assert make_plan(left, policy).deletions == ()
+    assert make_plan(left, policy).to_delete == ()
     check_refusals(made, policy, plan, refused)
 
 
@@ -369,12 +361,12 @@ def test_the_promises_hold_for_any_package(made: Package, policy: Policy, refuse
 def test_keeps_no_fewer_than_asked(made: Package, policy: Policy):
     """``keep N`` never leaves fewer untagged versions than N (or than there were)."""
     untagged = [one for one, version in made.versions.items() if not version.tags]
-    if any(version.tags and not proper_tags(version) for version in made.versions.values()):
+    if any(version.tags and not own_tags(version) for version in made.versions.values()):
         return  # referrers' tags count as images of their own: see the case table
     if policy.tags_matching:
         return
     plan = make_plan(made, policy)
-    gone = {deletion.version.digest for deletion in plan.deletions}
+    gone = {deletion.digest for deletion in plan.to_delete}
     assert len([one for one in untagged if one not in gone]) >= min(policy.keep, len(untagged))
 
 
@@ -385,13 +377,13 @@ def test_nothing_goes_that_an_unread_manifest_could_reach(
 ):
     """What can't be read might list anything: nothing goes, and the plan says so."""
     hidden = {digest(number) for number in unreadable} & set(made.versions)
-    facts = {key: value for key, value in made.facts.items() if key not in hidden}
+    facts = {key: value for key, value in made.links.items() if key not in hidden}
     plan = make_plan(Package(made.versions, facts, dict.fromkeys(hidden, "500")), policy)
     assert hidden == set(plan.undecided)
-    assert not hidden or plan.deletions == ()
+    assert not hidden or plan.to_delete == ()
     if hidden:
         again = Package(made.versions, facts, dict.fromkeys(hidden, "500"))
-        assert still_doomed(again, policy, set(made.versions)) == set()
+        assert make_plan(again, policy, within=set(made.versions)).to_delete == ()
 
 
 @given(packages, policies)
@@ -400,24 +392,20 @@ def test_reading_only_what_matters_decides_the_same(made: Package, policy: Polic
     """Parts of living images are not read: the plan must be the one of a full reading."""
     # Descriptors tell truly which parts have parts of their own.
     truth = {
-        key: replace(value, nested=tuple(c for c in value.children if made.facts.get(c, PLAIN).children))
-        for key, value in made.facts.items()
+        key: replace(value, nested=tuple(c for c in value.children if made.links.get(c, NO_LINKS).children))
+        for key, value in made.links.items()
     }  # fmt: skip
-    full = make_plan(replace(made, facts=truth), policy)
-    known: dict[str, Facts] = {}
-    while wanted := unread(replace(made, facts=known), policy):
+    full = make_plan(replace(made, links=truth), policy)
+    known: dict[str, Links] = {}
+    while wanted := unread(replace(made, links=known), policy):
         assert not set(wanted) & set(known)
         known |= {one: truth[one] for one in wanted}
-    partial = make_plan(replace(made, facts=known), policy)
+    partial = make_plan(replace(made, links=known), policy)
     skipped = set(truth) - set(known)
     assert skipped <= set(partial.kept)
     # A skipped part may have a subject of its own; that can only keep more alive.
-    assert {d.version.digest for d in full.deletions} <= {
-        d.version.digest for d in partial.deletions
-    }
-    for one in {d.version.digest for d in partial.deletions} - {
-        d.version.digest for d in full.deletions
-    }:
+    assert {d.digest for d in full.to_delete} <= {d.digest for d in partial.to_delete}
+    for one in {d.digest for d in partial.to_delete} - {d.digest for d in full.to_delete}:
         assert any(subjects_of(made, s) for s in skipped), one
 
 
@@ -428,8 +416,8 @@ def test_a_plan_that_is_looked_at_again_only_shrinks(
 ):
     """What was not in the first plan is never deleted by the second look, nor its parts."""
     names = {digest(number) for number in allowed}
-    gone = still_doomed(made, policy, names)
-    assert gone <= names & {d.version.digest for d in make_plan(made, policy).deletions}
+    gone = {one.digest for one in make_plan(made, policy, within=names).to_delete}
+    assert gone <= names & {d.digest for d in make_plan(made, policy).to_delete}
     there = set(made.versions) - gone
     before = complete_tags(made, made.versions)
     left = {tag for one in there for tag in made.versions[one].tags}
@@ -440,12 +428,12 @@ def test_a_plan_that_is_looked_at_again_only_shrinks(
 @settings(max_examples=400)
 def test_a_second_look_at_the_same_decides_the_same(made: Package, policy: Policy):
     """Nothing has changed: all that was planned may go."""
-    planned = {deletion.version.digest for deletion in make_plan(made, policy).deletions}
-    assert still_doomed(made, policy, planned) == planned
+    planned = {deletion.digest for deletion in make_plan(made, policy).to_delete}
+    again = make_plan(made, policy, within=planned)
+    assert {one.digest for one in again.to_delete} == planned
 
 
 def test_the_graph_is_drawn_from_tags_and_manifests():
     """Both ways to refer to a subject make the same edge."""
     made = package((1, 9, ["v1"]), (2, 9, [referrer_tag(1, ".sig")]), (3, 9, [], [], 1))
-    graph = Graph(made)
-    assert numbers(graph.referrers[digest(1)]) == [2, 3]
+    assert numbers(made.referrers[digest(1)]) == [2, 3]

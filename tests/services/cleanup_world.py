@@ -20,10 +20,10 @@ from tests.services.packages import PackagesService
 from tests.services.registry import Registry, Repository, pull_all
 from tools.cleanup import __main__ as cleanup
 from tools.cleanup.plan import DAY, Policy
-from tools.core.secrets import Secret
+from tools.cleanup.report import CleanupResult
 from tools.core.settings import ROOT
 from tools.core.settings import load as load_settings
-from tools.github.old import Clock, GitHub
+from tools.github.client import connect
 from tools.registry.client import Registry as Client
 
 TOKEN = "ghp_0123456789simulated"
@@ -57,6 +57,7 @@ class World:
             "GITHUB_API_URL": self.server.url,
             "GH_TOKEN": TOKEN,
             "MANIFEST_CACHE": str(self.folder / "cache"),
+            "GITHUB_POINTS_PER_MINUTE": "0",
             **more,
         }
 
@@ -154,18 +155,16 @@ def quick(settings, user: str = "", connections: int = 32) -> Client:
     return Client(settings.registry, user, settings.gh_token, backoff=0, timeout=1.0)
 
 
-def no_wait() -> Clock:
-    """A clock on which waiting takes no time."""
-    return Clock(wait=lambda event, _seconds: event.is_set())
-
-
-def run_once(world: World) -> cleanup.Report | None:
-    """A cleanup without the command line, with clients that do not wait."""
-    settings = load_settings(world.env(MANIFEST_CACHE="none"), ROOT)
+def make_cleanup(world: World, **env: str) -> cleanup.Cleanup:
+    """A cleanup of all that may go, whose registry client does not wait."""
+    settings = load_settings(world.env(**env), ROOT)
     policy = Policy(keep=0, now=time.time())
-    github = GitHub(settings.github_api_url, Secret(TOKEN), timeout=1.0, clock=no_wait())
-    with github:
-        return cleanup.Cleanup(settings, policy, github, quick(settings)).run(False)
+    return cleanup.Cleanup(settings, policy, connect(settings, 0, timeout=1), quick(settings))
+
+
+def run_once(world: World) -> CleanupResult | None:
+    """A cleanup without the command line."""
+    return make_cleanup(world, MANIFEST_CACHE="none").run(False)
 
 
 def remove_images(repository: Repository, tags: Iterable[str]) -> None:

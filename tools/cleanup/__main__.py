@@ -1,8 +1,6 @@
 """The session ``cleanup``: old, untagged versions of the container package go.
 
-``nox -s cleanup -- [--keep N] [--grace DURATION] [--older-than DURATION]
-[--tags-matching PATTERN] [--keep-tags PATTERN] [--dry-run] [--json]``; see
-docs/cleanup.md for what is kept and why.
+See docs/cleanup.md for what is kept and why.
 """
 
 from __future__ import annotations
@@ -11,96 +9,73 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
-from tools.cleanup.cache import Cache, load
-from tools.cleanup.package import Reader
-from tools.cleanup.plan import (
-    DAY,
-    Package,
-    Policy,
-    make_plan,
-    short,
-    still_doomed,
-)
-from tools.cleanup.report import Report, show_plan, tell
-from tools.cleanup.run import Carrier, Check, restore, walk_tags
-from tools.core import console
-from tools.core.cli import main as run_main
-from tools.core.cli import parser
+from github import Github
+
+from tools.cleanup import memory
+from tools.cleanup.package import Package, short
+from tools.cleanup.plan import DAY, Policy, make_plan
+from tools.cleanup.read import WORKERS, Reader
+from tools.cleanup.report import CleanupResult, report, show_plan
+from tools.cleanup.run import carry_out, restore, walk_tags
+from tools.core import cli, console
 from tools.core.errors import PipelineError, UsageError
 from tools.core.progress import human_time, progress
-from tools.core.settings import Settings
-from tools.core.settings import load as load_settings
-from tools.core.settings import parse_duration
+from tools.core.settings import Settings, load, parse_duration
+from tools.github.client import connect as connect_github
 from tools.github.errors import GitHubError
-from tools.github.old import GitHub
-from tools.github.pacing import CHANGE_POINTS, Pacer
-from tools.github.packages import Packages
+from tools.github.packages import Packages, PackageVersion
 from tools.registry.client import NotFound, Registry, connect
 from tools.registry.manifest import is_loopback
 
-READERS = 32
-DELETERS = 16
-# How often what is broken afterwards is brought back and looked at again.
-HEALINGS = 3
+DELETE_POINTS = 5  # of GitHub's points a minute ("Calculating points")
+ROUNDS = 3  # how often what is broken afterwards is restored and looked at again
+
+T = TypeVar("T")
 
 
-# --- arguments ---------------------------------------------------------------
+@dataclass(frozen=True)
+class Options:
+    """What the command line asks for."""
+
+    keep: int = 10
+    grace: float = DAY
+    older_than: float = 0.0
+    tags_matching: Sequence[str] = ()
+    keep_tags: Sequence[str] = ()
+    dry_run: bool = False
+    json: bool = False
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
-    return int(text)
-
-
-def _duration(text: str) -> float:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not {error}") from error
-
-
-def _arguments() -> argparse.ArgumentParser:
-    made = parser("cleanup", "Delete old, untagged versions of the container package.")
-    made.add_argument(
-        "--keep", type=_count, default=10, metavar="N",
-        help="keep the newest N images without a tag, with all their parts (10)",
-    )  # fmt: skip
-    made.add_argument(
-        "--grace", type=_duration, default=DAY, metavar="DURATION",
-        help="keep what was changed within this time: a push in progress (1d)",
-    )  # fmt: skip
-    made.add_argument(
-        "--older-than", type=_duration, default=0.0, metavar="DURATION",
-        help="delete only what was not changed for this long, such as 30d",
-    )  # fmt: skip
-    made.add_argument(
-        "--tags-matching", action="append", default=[], metavar="PATTERN",
-        help="delete tagged images too, if all their tags match (pr-*); may be repeated",
-    )  # fmt: skip
-    made.add_argument(
-        "--keep-tags", action="append", default=[], metavar="PATTERN",
-        help="never delete what has such a tag; may be repeated",
-    )  # fmt: skip
-    made.add_argument("--dry-run", action="store_true", help="show the plan, delete nothing")
-    made.add_argument("--json", action="store_true", help="print the report as JSON on stdout")
-    return made
-
-
-def _policy(given: argparse.Namespace) -> Policy:
-    return Policy(
-        keep=given.keep,
-        grace=given.grace,
-        older_than=given.older_than,
-        tags_matching=tuple(given.tags_matching),
-        keep_tags=tuple(given.keep_tags),
+def work(options: Options) -> None:
+    """Read, decide, delete, verify, report."""
+    settings = load()
+    check_settings(settings)
+    policy = Policy(
+        keep=options.keep,
+        grace=options.grace,
+        older_than=options.older_than,
+        tags_matching=tuple(options.tags_matching),
+        keep_tags=tuple(options.keep_tags),
         now=time.time(),
     )
+    github = connect_github(settings, seconds_between_deletes(settings))
+    registry = connect(settings, os.environ.get("GITHUB_ACTOR", ""), WORKERS)
+    result = Cleanup(settings, policy, github, registry).run(options.dry_run)
+    if result is None:
+        console.say(f"{settings.image}: there is no such package yet, nothing to do")
+    else:
+        report(result)
+    if options.json:
+        none = {"image": settings.image, "versions": 0, "delete": []}
+        console.emit_json(result.to_json() if result else none)
+    if result and result.problems:
+        raise PipelineError(result.problems[0], "", "\n".join(result.problems[1:]))
 
 
 def check_settings(settings: Settings) -> None:
@@ -129,21 +104,21 @@ def check_settings(settings: Settings) -> None:
         )
 
 
-def cache_path(settings: Settings) -> Path | None:
-    """Where the manifests of the settings' image are kept."""
+def seconds_between_deletes(settings: Settings) -> float:
+    """The pace that keeps within GitHub's points a minute."""
+    points = settings.github_points_per_minute
+    return 60 * DELETE_POINTS / points if points else 0.0
+
+
+def memory_path(settings: Settings) -> Path | None:
+    """Where a run remembers the settings' image."""
     if settings.manifest_cache == "none":
         return None
-    folder = Path(settings.manifest_cache) if settings.manifest_cache else _cache_folder()
+    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
+    folder = (Path(base) if base else Path.home() / ".cache") / "mlc-pipeline" / "manifests"
+    if settings.manifest_cache:
+        folder = Path(settings.manifest_cache)
     return folder / (settings.image.replace("/", "_").replace(":", "_") + ".json.gz")
-
-
-def _cache_folder() -> Path:
-    given = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    base = Path(given) if given else Path.home() / ".cache"
-    return base / "mlc-pipeline" / "manifests"
-
-
-# --- the work ----------------------------------------------------------------
 
 
 class Cleanup:
@@ -157,198 +132,205 @@ class Cleanup:
     """
 
     def __init__(
-        self, settings: Settings, policy: Policy, github: GitHub, registry: Registry
+        self, settings: Settings, policy: Policy, github: Github, registry: Registry
     ) -> None:
         self.settings = settings
         self.policy = policy
         self.registry = registry
-        self.name = settings.image_name
-        self.pacer = Pacer(settings.github_points_per_minute, DELETERS)
-        self.packages = Packages(github, settings.image_name, self.pacer)
-        self.cache: Cache = load(cache_path(settings), settings.image)
-        self.reader = Reader(self.packages, registry, self.name, self.cache, READERS)
+        self.packages = Packages(github, settings.image_name)
+        self.memory = memory.load(memory_path(settings), settings.image)
+        self.reader = Reader(self.packages, registry, self.memory)
 
-    def run(self, dry_run: bool) -> Report | None:
+    def run(self, dry_run: bool) -> CleanupResult | None:
         """Read, decide, and unless ``dry_run`` delete and verify.
 
         Returns:
-            The report; None if there is no such package.
+            The result; None if there is no such package.
 
         Raises:
             PipelineError: GitHub or the registry cannot be read.
         """
-        package = self._read_first()
+        with console.step("read the package"):
+            package = self._read_first()
         if package is None:
             return None
-        report = Report(self.settings.image, package, make_plan(package, self.policy), dry_run)
-        show_plan(report)
-        self._note_problems(report)
-        if not dry_run:
-            try:
-                self._heal(report, report.plan.broken)
-                if report.plan.deletions:
-                    self._carry_out(report)
-                    self._verify(report)
-            finally:
-                self._save(report)
-        else:
-            self._save(report)
-        report.requests = {
+        plan = make_plan(package, self.policy)
+        result = CleanupResult(self.settings.image, package, plan, dry_run)
+        show_plan(result)
+        self._note_undecided(result)
+        try:
+            if not dry_run:
+                self._restore(result, plan.broken)
+            if not dry_run and plan.to_delete:
+                with console.step(f"delete {len(plan.to_delete)} versions"):
+                    self._delete(result)
+                with console.step("verify the tags"):
+                    self._verify(result)
+        finally:
+            self._remember(result)
+        result.requests = {
             "pages": self.packages.listed_pages,
             "manifests": self.reader.manifests_read,
-            "deletes": len(report.outcome.deleted) + len(report.outcome.skipped),
-            "verified": report.check.requests if report.check else 0,
+            "deletes": len(result.outcome.deleted) + len(result.outcome.skipped),
+            "verified": result.check.requests if result.check else 0,
         }
-        return report
+        return result
 
     def _read_first(self) -> Package | None:
         try:
-            with progress("manifests read:") as told:
-                self.reader.told = told
+            with progress("manifests read:") as self.reader.report:
                 return self.reader.read(self.policy)
         except GitHubError as error:
-            if error.status != 404 or not self._is_absent():
+            if error.status != 404:
                 raise
-            return None
+            try:
+                self.registry.tags(self.packages.image)
+            except NotFound:
+                return None  # neither has it: a 404 of GitHub alone can mean no rights
+            raise
 
-    def _is_absent(self) -> bool:
-        """Whether the registry has no such repository either (a 404 can mean no rights)."""
-        try:
-            self.registry.tags(self.name)
-        except NotFound:
-            return True
-        return False
-
-    def _note_problems(self, report: Report) -> None:
-        undecided = report.plan.undecided
-        if undecided:
+    def _note_undecided(self, result: CleanupResult) -> None:
+        if undecided := result.plan.undecided:
             digest, reason = next(iter(undecided.items()))
-            what = "Nothing they could reach is deleted"
-            report.problems.append(
+            result.problems.append(
                 f"{len(undecided)} manifests could not be read, {short(digest)} for one:"
-                f" {reason} {what}; run it again."
+                f" {reason} Nothing they could reach is deleted; run it again."
             )
 
-    def _carry_out(self, report: Report) -> None:
-        total = len(report.plan.deletions)
-        least = human_time(self.pacer.seconds_for(total, CHANGE_POINTS))
-        console.say(f"deleting {total} versions; GitHub's limits ask for at least {least}")
+    def _delete(self, result: CleanupResult) -> None:
+        outcome, total = result.outcome, len(result.plan.to_delete)
+        pace = seconds_between_deletes(self.settings)
+        console.say(f"GitHub's limits ask for at least {human_time(total * pace)}")
+        planned = {one.digest for one in result.plan.to_delete}
 
-        def rest(count: int) -> float:
-            return self.pacer.seconds_for(count, CHANGE_POINTS)
+        def look_again() -> set[str]:
+            # Written again and again: a run that is killed must leave what it deleted.
+            self._remember(result)
+            plan = make_plan(self.reader.read(self.policy), self.policy, within=planned)
+            return {one.digest for one in plan.to_delete}
 
-        with progress("deleted", rest) as told:
-            carrier = Carrier(
-                report.plan,
-                self.packages.delete,
-                lambda: self._still_doomed(report),
-                give_up=self._give_up,
-                workers=DELETERS,
-                told=lambda outcome: told(outcome.settled, total),
-            )
-            # Kept even if the work breaks off: what was deleted must be known.
-            report.outcome = carrier.outcome
-            carrier.run()
-        outcome = report.outcome
+        with progress("deleted", lambda rest: rest * pace) as shown:
+
+            def delete(version: PackageVersion) -> None:
+                shown(outcome.settled, total)
+                self.packages.delete(version)
+
+            carry_out(result.plan, outcome, delete, look_again)
         if outcome.stopped:
-            report.problems.append(f"The work ended early: {outcome.stopped}")
+            result.problems.append(f"The work ended early: {outcome.stopped}")
         elif outcome.failed:
             first = next(iter(outcome.failed.values()))
-            report.problems.append(f"{len(outcome.failed)} deletions failed: {first}")
+            result.problems.append(f"{len(outcome.failed)} deletions failed: {first}")
 
-    def _give_up(self) -> None:
-        self.pacer.stop.set()
-        self.packages.github.stop.set()
-
-    def _still_doomed(self, report: Report) -> set[str]:
-        """What of the plan a new look at the package would delete as well."""
-        # Written again and again: a run that is killed must leave what it deleted.
-        self._save(report)
-        planned = {one.version.digest for one in report.plan.deletions}
-        return still_doomed(self.reader.read(self.policy), self.policy, planned)
-
-    def _verify(self, report: Report) -> None:
+    def _verify(self, result: CleanupResult) -> None:
         """Walk every tag; bring back what a push needs that came while we deleted."""
-        for _ in range(HEALINGS):
-            after = self._read_after(report)
-            check = walk_tags(self.registry, self.name, after, READERS)
-            report.check = replace(check, unknown={**after.unreadable, **check.unknown})
-            new = {t: p for t, p in check.broken.items() if t not in report.plan.broken}
-            if not new or report.outcome.stopped or not self._heal(report, new):
+        for _ in range(ROUNDS):
+            after = self._read_after(result)
+            check = walk_tags(self.registry, self.packages.image, after)
+            check = replace(check, unknown={**after.unreadable, **check.unknown})
+            result.check = check
+            new = {t: p for t, p in check.broken.items() if t not in result.plan.broken}
+            if not new or result.outcome.stopped or not self._restore(result, new):
                 break
-        if report.check is not None:
-            self._judge(report, report.check)
+        if new:
+            tags = ", ".join(list(new)[:5])
+            result.problems.append(f"Tags that were whole, or are new, now lack parts: {tags}.")
+        if check.unknown:
+            first = next(iter(check.unknown.values()))
+            result.problems.append(f"Not all tags could be verified: {first}")
 
-    def _read_after(self, report: Report) -> Package:
+    def _read_after(self, result: CleanupResult) -> Package:
         """The package as it is now; if GitHub does not tell, what must be left of it."""
-        if not report.outcome.stopped:
+        if not result.outcome.stopped:
             try:
                 return self.reader.read(replace(self.policy, now=time.time()))
             except GitHubError as error:
-                report.problems.append(f"New tags could not be verified: {error.message}")
-        gone = report.outcome.deleted
-        versions = {d: v for d, v in report.package.versions.items() if d not in gone}
-        return replace(report.package, versions=versions)
+                result.problems.append(f"New tags could not be verified: {error.message}")
+        before, gone = result.package, result.outcome.deleted
+        versions = {d: v for d, v in before.versions.items() if d not in gone}
+        return Package(versions, before.links, before.unreadable, before.gone)
 
-    def _judge(self, report: Report, check: Check) -> None:
-        """Note what the registry lacks, and had or should have."""
-        broken = {t: p for t, p in check.broken.items() if t not in report.plan.broken}
-        if broken:
-            tags = ", ".join(list(broken)[:5])
-            report.problems.append(f"Tags that were whole, or are new, now lack parts: {tags}.")
-        if check.unknown:
-            first = next(iter(check.unknown.values()))
-            report.problems.append(f"Not all tags could be verified: {first}")
-
-    def _heal(self, report: Report, broken: Mapping[str, tuple[str, ...]]) -> bool:
+    def _restore(self, result: CleanupResult, broken: Mapping[str, tuple[str, ...]]) -> bool:
         """Restore what broken tags lack and we, now or in an earlier run, deleted."""
-        ours = {d: number for d, (number, _) in self.cache.deleted.items()}
-        ours |= {d: version.id for d, version in report.outcome.deleted.items()}
+        ours = {digest: number for digest, (number, _) in self.memory.deleted.items()}
         lacking = [digest for parts in broken.values() for digest in parts]
-        back, failed = restore(self.packages, lacking, ours)
-        report.restored += back
+        back, failed = restore(self.packages, lacking, ours | result.outcome.deleted)
+        result.restored += back
         for digest, reason in failed.items():
-            report.problems.append(f"{short(digest)} could not be brought back: {reason}")
+            result.problems.append(f"{short(digest)} could not be brought back: {reason}")
         if back:
             console.warn(f"Brought back {len(back)} versions that a new tag needs.")
         return bool(back)
 
-    def _save(self, report: Report) -> None:
+    def _remember(self, result: CleanupResult) -> None:
         now = time.time()
-        deleted = {d: (v.id, now) for d, v in report.outcome.deleted.items()}
-        self.cache.deleted |= deleted
-        for digest in report.restored:
-            self.cache.deleted.pop(digest, None)
-        there = set(report.package.versions) - set(self.cache.deleted)
-        self.cache.save(there, now)
+        deleted = self.memory.deleted
+        deleted |= {digest: (number, now) for digest, number in result.outcome.deleted.items()}
+        for digest in result.restored:
+            deleted.pop(digest, None)
+        there = result.package.versions.keys() - deleted.keys()
+        memory.save(memory_path(self.settings), self.memory, there, now)
 
 
 # --- the command line ---------------------------------------------------------
 
 
-def _work(given: argparse.Namespace) -> int:
-    policy = _policy(given)
-    settings = load_settings()
-    check_settings(settings)
-    with GitHub.from_settings(settings) as github:
-        registry = connect(settings, os.environ.get("GITHUB_ACTOR", ""), READERS)
-        report = Cleanup(settings, policy, github, registry).run(given.dry_run)
-    if report is None:
-        console.say(f"{settings.image}: there is no such package yet, nothing to do")
-        if given.json:
-            console.emit_json({"image": settings.image, "versions": 0, "delete": []})
-        return 0
-    tell(report)
-    if given.json:
-        console.emit_json(report.to_json())
-    if report.problems:
-        raise PipelineError(report.problems[0], "", "\n".join(report.problems[1:]))
-    return 0
+def _argument(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """A parser of a setting as one of an option."""
+
+    def parsed(text: str) -> T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {error}") from error
+
+    return parsed
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; see the module's text."""
-    return run_main(_arguments(), argparse.Namespace, _work, arguments)
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError("a whole number from 0 on")
+    return int(text)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """``python -m tools.cleanup``."""
+    duration = _argument(parse_duration)
+    parser = cli.parser("cleanup", "Delete old, untagged versions of the container package.")
+    option = parser.add_argument
+    option(
+        "--keep",
+        type=_argument(_count),
+        default=10,
+        metavar="N",
+        help="keep the newest N images without a tag, with all their parts (10)",
+    )
+    option(
+        "--grace",
+        type=duration,
+        default=DAY,
+        metavar="DURATION",
+        help="keep what was changed within this time: a push in progress (1d)",
+    )
+    option(
+        "--older-than",
+        type=duration,
+        default=0.0,
+        metavar="DURATION",
+        help="delete only what was not changed for this long, such as 30d",
+    )
+    option(
+        "--tags-matching",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="delete tagged images too, if all their tags match (pr-*); may be repeated",
+    )
+    option("--keep-tags", action="append", default=[], metavar="PATTERN",
+           help="never delete what has such a tag; may be repeated")  # fmt: skip
+    option("--dry-run", action="store_true", help="show the plan, delete nothing")
+    option("--json", action="store_true", help="print the report as JSON on stdout")
+    return cli.main(parser, Options, work, args)
 
 
 if __name__ == "__main__":

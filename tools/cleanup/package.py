@@ -1,197 +1,153 @@
-"""Reading a package: its versions from GitHub, the manifests that matter from the registry."""
+"""What is in a container package, and what needs what in it (pure).
+
+An index reaches its children, which may be indexes too. A signature, an SBOM or another
+artifact refers to its subject: by the field ``subject``, or by a tag that is made of the
+subject's digest.
+
+Sources: OCI image specification 1.1 (image-index, ``subject``); OCI distribution
+specification 1.1, "Referrers Tag Schema"; sigstore/cosign, specs/SIGNATURE_SPEC.md
+(``sha256-<hex>.sig``, and ``.att``, ``.sbom`` beside it).
+"""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
-from typing import TypeVar
+import re
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 
-from tools.cleanup.cache import Cache
-from tools.cleanup.plan import PLAIN, Facts, Package, Policy, Version, unread
-from tools.core.errors import PipelineError
-from tools.github.packages import Packages
-from tools.registry.client import NotFound, Registry, RegistryError, Unauthorised
-from tools.registry.manifest import DOCKER_MANIFEST, OCI_MANIFEST, InvalidManifest, Manifest
+from tools.github.packages import PackageVersion
 
-T = TypeVar("T")
-R = TypeVar("R")
-
-PLAIN_TYPES = (OCI_MANIFEST, DOCKER_MANIFEST)
+_REFERRER_TAG = re.compile(r"(sha256)-([0-9a-f]{64})(?:\.(?:sig|att|sbom))?")
 
 
-def facts_of(manifest: Manifest) -> Facts:
+@dataclass(frozen=True, slots=True)
+class Links:
     """What a manifest says of other manifests.
 
-    Raises:
-        InvalidManifest: It has a descriptor that is none.
+    Attributes:
+        children: Digests of an index's manifests, each once.
+        nested: Those of them that may have children of their own: their descriptor does
+            not say that they are plain image manifests.
+        subject: Digest that it refers to; empty for none.
     """
-    children = manifest.children
-    subject = manifest.subject
-    if not children and subject is None:
-        return PLAIN
-    return Facts(
-        tuple(dict.fromkeys(sys.intern(child.digest) for child in children)),
-        tuple(
-            dict.fromkeys(
-                sys.intern(c.digest) for c in children if c.media_type not in PLAIN_TYPES
-            )
-        ),
-        sys.intern(subject.digest) if subject else "",
-    )
+
+    children: tuple[str, ...] = ()
+    nested: tuple[str, ...] = ()
+    subject: str = ""
 
 
-def side_by_side(
-    work: Callable[[T], R], items: Iterable[T], workers: int
-) -> Iterator[tuple[T, R]]:
-    """Results of ``work`` on each item, as they come; a few are under way at a time.
+NO_LINKS = Links()
 
-    An exception of ``work`` ends it all: what was not begun is not begun.
-    """
-    with ThreadPoolExecutor(workers) as pool:
-        waiting = {}
-        for item in items:
-            waiting[pool.submit(work, item)] = item
-            if len(waiting) >= 2 * workers:
-                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield waiting.pop(future), future.result()
-        while waiting:
-            done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield waiting.pop(future), future.result()
+
+def subject_of_tag(tag: str) -> str:
+    """The digest that a referrer's tag is made of; empty for any other tag."""
+    match = _REFERRER_TAG.fullmatch(tag)
+    return f"{match.group(1)}:{match.group(2)}" if match else ""
+
+
+def own_tags(version: PackageVersion) -> tuple[str, ...]:
+    """The tags that a person gave: those that are not a referrer's."""
+    return tuple(tag for tag in version.tags if not subject_of_tag(tag))
+
+
+def short(digest: str) -> str:
+    """A digest as people compare them: its first 12 hexadecimal digits."""
+    return digest.partition(":")[2][:12]
 
 
 @dataclass
-class Reader:
-    """Reads a package, again and again: what was read before is not read twice.
+class Package:
+    """All that is known of a package, and the edges that follow from it.
 
     Attributes:
-        packages: GitHub's side.
-        registry: The registry's side.
-        name: Name of the repository in the registry.
-        cache: What is known already.
-        workers: Requests to the registry at a time.
-        told: Called with (done, all) while manifests are read.
-        manifests_read: How many manifests were asked for.
+        versions: By digest.
+        links: What was read, by digest; more may be known than is in the package.
+        unreadable: Digest to reason: neither read nor certainly absent.
+        gone: Listed by GitHub, but the registry says that it has no such manifest.
+        parents: Child to the indexes that list it.
+        subjects: Referrer to what it refers to, in the package or not.
+        referrers: Subject to what refers to it.
+        plain: What an index's descriptor says to be a plain image manifest.
     """
 
-    packages: Packages
-    registry: Registry
-    name: str
-    cache: Cache
-    workers: int = 32
-    told: Callable[[int, int], None] = lambda _done, _all: None
-    manifests_read: int = 0
-    _known: dict[str, Version] = field(default_factory=dict)
+    versions: Mapping[str, PackageVersion]
+    links: Mapping[str, Links]
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    gone: Collection[str] = frozenset()
+    parents: dict[str, list[str]] = field(init=False, default_factory=dict)
+    subjects: dict[str, list[str]] = field(init=False, default_factory=dict)
+    referrers: dict[str, list[str]] = field(init=False, default_factory=dict)
+    plain: set[str] = field(init=False, default_factory=set)
 
-    def read(self, policy: Policy) -> Package:
-        """All that a plan needs to know.
+    def __post_init__(self) -> None:
+        for digest, version in self.versions.items():
+            links = self.links.get(digest, NO_LINKS)
+            for child in links.children:
+                self.parents.setdefault(child, []).append(digest)
+            self.plain.update(child for child in links.children if child not in links.nested)
+            named = [*map(subject_of_tag, version.tags), links.subject]
+            for subject in dict.fromkeys(named):
+                if subject and subject != digest:
+                    self.subjects.setdefault(digest, []).append(subject)
+                    self.referrers.setdefault(subject, []).append(digest)
 
-        Raises:
-            PipelineError: The versions or the tags cannot be read, or GitHub and the
-                registry speak of different packages. A single manifest that cannot be
-                read is no error: the package says so.
-        """
-        versions: dict[str, Version] = {}
-        for version in self.packages.versions():
-            # The same objects as last time: a package is looked at several times.
-            known = self._known.get(version.digest)
-            versions[version.digest] = known if known == version else version
-        self._known = versions
-        self._add_unlisted_tags(versions)
-        # The cache's own dictionary: what is there twice is kept once.
-        facts = self.cache.facts
-        package = Package(versions, facts)
-        while wanted := unread(package, policy):
-            package = self._read_some(package, facts, wanted)
-        self._check_same(package)
-        return package
+    def was_tried(self, digest: str) -> bool:
+        """Whether a manifest was asked for, with whatever result."""
+        return digest in self.links or digest in self.gone or digest in self.unreadable
 
-    def _add_unlisted_tags(self, versions: dict[str, Version]) -> None:
-        """Believe the registry's tags too: a listing in pages can miss a version.
+    def undecided(self) -> dict[str, str]:
+        """Manifests that could reach anything, for they were not read: digest to reason."""
+        return {
+            digest: self.unreadable.get(digest, "was not read")
+            for digest in self.versions
+            if not (digest in self.links or digest in self.gone or digest in self.plain)
+        }
 
-        A version that moves to an earlier page while we read is not seen, and what it
-        needs would look free. The registry's own list of tags closes that gap.
-        """
-        if not versions:
-            return
-        listed = {tag for version in versions.values() for tag in version.tags}
-        try:
-            tags = self.registry.tags(self.name)
-        except NotFound:
-            if listed:
-                raise
-            tags = []  # some registries know no repository of untagged manifests alone
-        unlisted = [tag for tag in tags if tag not in listed]
-        for tag, digest in side_by_side(self._digest_of_tag, unlisted, self.workers):
-            if not digest:
-                continue
-            known = versions.get(digest)
-            # A version of number 0 is kept for its tag, and never deleted.
-            made = known or Version(0, sys.intern(digest))
-            versions[digest] = replace(made, tags=(*made.tags, tag))
+    def living(self, roots: Mapping[str, str], within: Collection[str]) -> dict[str, str]:
+        """All of ``within`` that lives because of ``roots`` (digest to reason), with reasons."""
+        kept = dict(roots)
+        queue = deque(roots)
+        while queue:
+            for other, reason in self._neighbours(queue.popleft()):
+                if other in within and other not in kept:
+                    kept[other] = reason
+                    queue.append(other)
+        return kept
 
-    def _digest_of_tag(self, tag: str) -> str:
-        try:
-            return self.registry.head(self.name, tag).digest
-        except NotFound:
-            return ""  # it went while we looked
+    def _neighbours(self, digest: str) -> Iterator[tuple[str, str]]:
+        for child in self.links.get(digest, NO_LINKS).children:
+            yield child, f"part of {short(digest)}"
+        for referrer in self.referrers.get(digest, ()):
+            yield referrer, f"refers to {short(digest)}"
+        # Who signs or describes an image right now still needs it.
+        for subject in self.subjects.get(digest, ()):
+            yield subject, f"subject of {short(digest)}"
 
-    def _read_some(
-        self, package: Package, facts: dict[str, Facts], wanted: list[str]
-    ) -> Package:
-        unreadable, gone = dict(package.unreadable), set(package.gone)
-        failures: list[RegistryError] = []
-        for number, (digest, found) in enumerate(
-            side_by_side(lambda d: self._facts(package.versions[d]), wanted, self.workers), 1
-        ):
-            self.manifests_read += 1
-            if isinstance(found, Facts):
-                facts[digest] = found
-            elif found is None:
-                gone.add(digest)
-            else:
-                failures.append(found)
-                unreadable[digest] = found.message
-            self.told(number, len(wanted))
-        if failures and not facts:
-            raise failures[0]
-        return replace(package, facts=facts, unreadable=unreadable, gone=frozenset(gone))
+    def reach(self, digest: str) -> tuple[str, ...]:
+        """``digest`` and its children's children, in the package or not: what a pull needs."""
+        reached = {digest: None}
+        queue = deque(reached)
+        while queue:
+            for child in self.links.get(queue.popleft(), NO_LINKS).children:
+                if child not in reached:
+                    reached[child] = None
+                    queue.append(child)
+        return tuple(reached)
 
-    def _facts(self, version: Version) -> Facts | RegistryError | None:
-        """What a manifest says; None if it is certainly absent; else why it is unknown."""
-        try:
-            return facts_of(self.registry.manifest(self.name, version.digest))
-        except NotFound as error:
-            return self._doubt(version, error)
-        except Unauthorised:
-            raise  # the login is wrong for all of them
-        except RegistryError as error:
-            return error
-        except InvalidManifest as error:
-            text = f"{self.registry.host} sent a wrong manifest for {version.digest}: {error}."
-            return RegistryError(text)
+    def needs(self) -> dict[str, tuple[str, ...]]:
+        """Each tag, with all that a pull of it needs."""
+        return {
+            tag: self.reach(version.digest)
+            for version in self.versions.values()
+            for tag in version.tags
+        }
 
-    def _doubt(self, version: Version, first: NotFound) -> Facts | RegistryError | None:
-        """A 404 for what GitHub lists is believed only if the registry repeats it in words."""
-        for reference in (version.digest, *version.tags):
-            try:
-                found = self.registry.manifest(self.name, reference)
-            except NotFound as error:
-                if "MANIFEST_UNKNOWN" not in error.said:
-                    return error
-            except RegistryError as error:
-                return error
-            else:
-                return facts_of(found) if reference == version.digest else first
-        return None if "MANIFEST_UNKNOWN" in first.said else first
-
-    def _check_same(self, package: Package) -> None:
-        if package.gone and not any(digest in package.facts for digest in package.versions):
-            raise PipelineError(
-                f"GitHub lists versions of {self.name}, and {self.registry.host} has none of"
-                " them.",
-                "Check REGISTRY, IMAGE_NAME and GITHUB_API_URL: they must name one package.",
-            )
+    def broken_tags(self) -> dict[str, tuple[str, ...]]:
+        """Tags that need manifests which the package doesn't have, with their digests."""
+        there = self.versions.keys() - set(self.gone)
+        lacking = {
+            tag: tuple(digest for digest in parts if digest not in there)
+            for tag, parts in self.needs().items()
+        }
+        return {tag: missing for tag, missing in lacking.items() if missing}

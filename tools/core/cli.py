@@ -64,6 +64,7 @@ def main(
     words = list(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, _terminated)
     started = time.monotonic()
+    console.emitted(reset=True)
     code = _guarded(made, kind, work, words)
     name = made.prog.removeprefix("nox -s ").removesuffix(" --")
     result = "done" if code == 0 else f"failed with exit code {code}"
@@ -103,7 +104,7 @@ def _guarded(
 
 def _failed(error: PipelineError, words: list[str]) -> int:
     console.fail(error)
-    if "--json" in words:
+    if "--json" in words and not console.emitted():  # a result that tells of failures
         console.emit_json(error.to_json())
     return error.exit_code
 

@@ -18,6 +18,7 @@ from tools.core.files import to_json
 from tools.core.secrets import redact
 
 _debugging = False
+_emitted = False
 
 
 def debug(on: bool = True) -> None:
@@ -29,6 +30,13 @@ def debug(on: bool = True) -> None:
 def debugging() -> bool:
     """Whether ``--debug`` was given."""
     return _debugging
+
+
+def emitted(reset: bool = False) -> bool:
+    """Whether the JSON document was printed; ``reset`` begins a new command."""
+    global _emitted
+    _emitted = _emitted and not reset
+    return _emitted
 
 
 def on_actions() -> bool:
@@ -140,6 +148,8 @@ def emit_json(value: object) -> None:
     """Print one JSON document, plain data or dataclasses, to stdout: the only thing that
     ever goes there.
     """
+    global _emitted
+    _emitted = True
     print(redact(to_json(value)), flush=True)
 
 

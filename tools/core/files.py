@@ -7,6 +7,7 @@ whether a key is there. msgspec does the conversion; its messages name the field
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -76,7 +77,13 @@ def write_json(path: Path, value: object) -> None:
 
 def to_json(value: object) -> str:
     """Plain data or dataclasses (nested ones too) as indented JSON."""
-    return json.dumps(value, indent=2, default=vars)
+    return json.dumps(value, indent=2, default=_fields)
+
+
+def _fields(value: object) -> object:
+    if dataclasses.is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    raise TypeError(f"{type(value).__name__} is not plain data")
 
 
 def convert(value: object, kind: type[T]) -> T:
