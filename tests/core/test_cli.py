@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
 import json
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,16 +16,21 @@ from tools.core import cli, console, process
 from tools.core.errors import PipelineError, UsageError
 
 
+@dataclass(frozen=True)
+class NoOptions:
+    """A command without options of its own."""
+
+
 def code_of(work: object, arguments: tuple[str, ...] = ()) -> int:
     """The exit code of a command that does ``work``."""
     assert callable(work)
-    return cli.main(cli.parser("x", "about"), argparse.Namespace, work, arguments)
+    return cli.main(cli.parser("x", "about"), NoOptions, work, arguments)
 
 
 def raising(error: BaseException) -> object:
     """Work that ends in an error."""
 
-    def work(_given: argparse.Namespace) -> int:
+    def work(_options: NoOptions) -> int:
         raise error
 
     return work
@@ -75,7 +80,7 @@ def test_an_error_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
     made = cli.parser("x", "about")
     made.add_argument("--json", action="store_true")
     work = raising(UsageError("Not so.", "Do this."))
-    assert cli.main(made, argparse.Namespace, work, ["--json"]) == 2  # type: ignore[arg-type]
+    assert cli.main(made, NoOptions, work, ["--json"]) == 2  # type: ignore[arg-type]
     out = json.loads(capsys.readouterr().out)
     assert out == {"error": {"message": "Not so.", "remedy": "Do this."}}
 
@@ -100,13 +105,14 @@ def test_debug(
 def test_a_reader_that_leaves_early() -> None:
     """`... --json | head -1` ends without a traceback."""
     code = """
-import argparse, sys
+import sys
+from dataclasses import dataclass
 from tools.core import cli, console
 def work(_):
     console.say("go")
     sys.stdin.readline()
     console.emit_json(["x" * 100] * 10000)
-sys.exit(cli.main(cli.parser("x", ""), argparse.Namespace, work, []))
+sys.exit(cli.main(cli.parser("x", ""), dataclass(type("O", (), {})), work, []))
 """
     child = subprocess.Popen(
         [sys.executable, "-c", code],

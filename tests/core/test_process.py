@@ -116,9 +116,10 @@ def test_a_timeout_ends_the_whole_tree(tmp_path: Path, monkeypatch: pytest.Monke
 def test_sigterm_ends_the_whole_tree(tmp_path: Path) -> None:
     """A cancelled job leaves nothing running: SIGTERM to us reaches all we started."""
     ours = f"""
-        import argparse, sys
+        import sys
+        from dataclasses import dataclass
         from tools.core import cli, process
-        sys.exit(cli.main(cli.parser("x", ""), argparse.Namespace, lambda _: process.stream({python(TREE)!r}), []))
+        sys.exit(cli.main(cli.parser("x", ""), dataclass(type("O", (), {{}})), lambda _: process.stream({python(TREE)!r}), []))
     """
     env = dict(os.environ, IDS=str(tmp_path / "ids"))
     child = subprocess.Popen(python(ours), env=env, stderr=subprocess.PIPE, text=True)

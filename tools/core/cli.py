@@ -17,7 +17,7 @@ from tools.core.errors import PipelineError, UsageError
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-Options = TypeVar("Options", bound="DataclassInstance | argparse.Namespace")
+Options = TypeVar("Options", bound="DataclassInstance")
 
 
 class Parser(argparse.ArgumentParser):
@@ -49,17 +49,14 @@ def main(
     work: Callable[[Options], int | None],
     arguments: Sequence[str] | None = None,
 ) -> int:
-    """Parse, work, and turn what goes wrong into a sentence and an exit code.
+    """Parse, work, and turn what goes wrong into a sentence and an exit code: 0 done or
+    nothing to do, 1 the work failed, 2 bad usage or settings, 130 interrupted.
 
     Args:
         made: The parser.
         kind: The dataclass of its options, each field named as the option's ``dest``.
         work: Takes the options; returns its exit code, None for 0.
         arguments: Ours if not given.
-
-    Returns:
-        0 done or nothing to do, 1 the work failed, 2 bad usage or settings, 130
-        interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, _terminated)
@@ -86,8 +83,6 @@ def _guarded(
         if parsed.debug or os.environ.get("RUNNER_DEBUG") == "1":
             console.debug()
             console.say(f"Python {sys.version.split()[0]} on {sys.platform}, arguments {words}")
-        if issubclass(kind, argparse.Namespace):  # until all commands have typed options
-            return work(parsed) or 0  # type: ignore[arg-type]
         return work(kind(**{f.name: getattr(parsed, f.name) for f in fields(kind)})) or 0
     except PipelineError as error:
         return _failed(error, words)

@@ -29,13 +29,8 @@ class Failure:
 def explain(
     output: str, failures: Sequence[Failure], otherwise: PipelineError, **values: str
 ) -> PipelineError:
-    """The error behind a program's output, with the end of the output as its detail.
-
-    Args:
-        output: What the program printed.
-        failures: The table; the first row that matches is taken.
-        otherwise: The error where none matches.
-        values: More names that messages and remedies use.
+    """The error behind a program's output: of the first row that matches, else
+    ``otherwise``; the end of the output is its detail. ``values`` are more names for messages.
     """
     detail = "\n".join(output.splitlines()[-12:])
     for failure in failures:

@@ -109,12 +109,7 @@ def parse_json(text: str | bytes, kind: type[T]) -> T:
 
 
 def read_json(path: Path, kind: type[T], remedy: str = "") -> T:
-    """A JSON file as ``kind``.
-
-    Args:
-        path: The file.
-        kind: A dataclass, or any type that msgspec knows.
-        remedy: What to do if it cannot be read.
+    """A JSON file as ``kind`` (a dataclass, or any type that msgspec knows).
 
     Raises:
         FileNotFoundError: It is not there.

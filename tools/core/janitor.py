@@ -52,12 +52,8 @@ def tree(pid: int) -> list[psutil.Process]:
 
 
 def end_tree(pid: int, grace: float = 10.0, limit: float = 10.0) -> None:
-    """End a process and what it started: politely, then not; returns when all are gone.
-
-    Args:
-        pid: The process, on POSIX the leader of its session.
-        grace: Seconds to end by itself after SIGTERM; 0 to kill at once.
-        limit: Seconds after which a killed process is given up.
+    """End a process (on POSIX a session's leader) and what it started; returns when all are
+    gone, or ``limit`` seconds after they were killed, which is after ``grace`` seconds.
     """
     import psutil
 
@@ -111,10 +107,8 @@ def wait_and_remove(orders: IO[str]) -> None:
 class Janitor:
     """Context manager: what was owed inside is removed at its end, however that comes.
 
-    Args:
-        keep_open: Descriptors of ours that it holds until it is done, such as that of a
-            lock, which therefore lasts until nothing is left that it protects. Not on
-            Windows, where none is inherited.
+    It holds the descriptors ``keep_open`` until it is done (not on Windows): a lock lasts
+    until nothing is left that it protects.
     """
 
     def __init__(self, keep_open: Sequence[int] = ()) -> None:

@@ -30,12 +30,10 @@ _inherited: tuple[int, ...] = ()
 
 @contextlib.contextmanager
 def watched_by(janitor: Janitor, inherit: Sequence[int] = ()) -> Iterator[None]:
-    """What is started inside ends with us, also when we are killed.
+    """What is started inside is ended by ``janitor`` when we are killed.
 
-    Args:
-        janitor: Who ends it.
-        inherit: Descriptors that it keeps open (not on Windows): those of a lock say
-            that it runs even before the janitor has been told.
+    It keeps the descriptors ``inherit`` open (not on Windows): those of a lock say that it
+    runs even before the janitor has been told.
     """
     global _janitor, _inherited
     before = _janitor, _inherited
@@ -159,9 +157,8 @@ def run(
         stdin: Text for its standard input, where secrets belong.
         check: Raise when it ends with another code than 0.
         timeout: Seconds after which it is ended.
-        mask: Mask secrets in stdout; False where that is data to work with: an account's
-            name, which is masked as well, may stand in a path or an address. That of a
-            program that failed is always masked.
+        mask: False where stdout is data to work with, unless it fails: an account's name,
+            which is masked as well, may stand in a path or an address.
 
     Raises:
         CommandError: It ended with another code than 0 (and ``check``).
@@ -195,19 +192,8 @@ def stream(
     show: Callable[[str], None] = console.say,
     keep: int = 5000,
 ) -> Done:
-    """Run a program and show its lines, both streams, as they come.
-
-    Args:
-        command: Program and arguments.
-        env: The whole environment; None for ours.
-        cwd: Folder to run in.
-        check: Raise when it ends with another code than 0.
-        show: Called with each line, masked, from one thread a stream.
-        keep: How many of the last lines of each stream to keep.
-
-    Raises:
-        CommandError: It ended with another code than 0 (and ``check``).
-        MissingProgramError: It is not on the PATH.
+    """As :func:`run`, but ``show`` is called with each line of both streams, masked, as it
+    comes, from one thread a stream; the last ``keep`` lines of each are kept.
     """
     began = time.monotonic()
 
@@ -244,18 +230,10 @@ def together(
     cwd: Path | None = None,
     enough: Callable[[str, Done], bool] = lambda _name, _done: False,
 ) -> dict[str, Done]:
-    """Run programs at the same time, and keep what each prints.
+    """Run programs at the same time; what each left, by its name, in the same order.
 
-    Args:
-        commands: A name for each command.
-        cwd: Folder to run in.
-        enough: Asked with each that has ended; when it says so, the others are ended.
-
-    Returns:
-        What each left, in the order of ``commands``; those that were ended are missing.
-
-    Raises:
-        MissingProgramError: One is not on the PATH; the others have been ended.
+    ``enough`` is asked with each that has ended; when it says so, or a program is missing,
+    the others are ended (and missing from the result).
     """
     found: dict[str, Done] = {}
     with ThreadPoolExecutor(max(1, len(commands))) as pool:
@@ -277,11 +255,8 @@ def together(
 
 
 def again(attempt: Callable[[], Done], passing: Callable[[Done], str]) -> Done:
-    """Run a command, and again after a pause where what failed may pass.
-
-    Args:
-        attempt: Runs the command.
-        passing: What may pass, of a failed attempt; empty if trying again is no use.
+    """Run a command, and again after a pause where ``passing`` says what of the failure may
+    pass (an empty text: trying again is no use); what the last attempt left.
     """
     for pause in PAUSES:
         done = attempt()
