@@ -5,14 +5,12 @@ See docs/cleanup.md for what is kept and why.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import urlsplit
 
 from github import Github
@@ -36,7 +34,12 @@ from tools.registry.manifest import is_loopback
 DELETE_POINTS = 5  # of GitHub's points a minute ("Calculating points")
 ROUNDS = 3  # how often what is broken afterwards is restored and looked at again
 
-T = TypeVar("T")
+
+def whole(text: str) -> int:
+    """A whole number from 0 on; ValueError otherwise."""
+    if not text.isdecimal():
+        raise ValueError("a whole number from 0 on")
+    return int(text)
 
 
 @dataclass(frozen=True)
@@ -274,62 +277,31 @@ class Cleanup:
 
 # --- the command line ---------------------------------------------------------
 
-
-def _argument(parse: Callable[[str], T]) -> Callable[[str], T]:
-    """A parser of a setting as one of an option."""
-
-    def parsed(text: str) -> T:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {error}") from error
-
-    return parsed
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise ValueError("a whole number from 0 on")
-    return int(text)
+OPTIONS = (
+    ("--keep", whole, 10, "N", "keep the newest N images without a tag, with all their parts"),
+    ("--grace", parse_duration, DAY, "DURATION", "keep what was changed within: a push (1d)"),
+    ("--older-than", parse_duration, 0.0, "DURATION", "delete only what was not changed for"),
+)
+PATTERNS = (
+    ("--tags-matching", "delete tagged images too, if all their tags match (pr-*)"),
+    ("--keep-tags", "never delete what has such a tag"),
+)
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """``python -m tools.cleanup``."""
-    duration = _argument(parse_duration)
     parser = cli.parser("cleanup", "Delete old, untagged versions of the container package.")
-    option = parser.add_argument
-    option(
-        "--keep",
-        type=_argument(_count),
-        default=10,
-        metavar="N",
-        help="keep the newest N images without a tag, with all their parts (10)",
+    for name, parse, default, metavar, text in OPTIONS:
+        kind = cli.argument(parse)
+        parser.add_argument(name, type=kind, default=default, metavar=metavar, help=text)
+    for name, text in PATTERNS:
+        parser.add_argument(
+            name, action="append", default=[], metavar="PATTERN", help=f"{text}; repeatable"
+        )
+    parser.add_argument("--dry-run", action="store_true", help="show the plan, delete nothing")
+    parser.add_argument(
+        "--json", action="store_true", help="print the report as JSON on stdout"
     )
-    option(
-        "--grace",
-        type=duration,
-        default=DAY,
-        metavar="DURATION",
-        help="keep what was changed within this time: a push in progress (1d)",
-    )
-    option(
-        "--older-than",
-        type=duration,
-        default=0.0,
-        metavar="DURATION",
-        help="delete only what was not changed for this long, such as 30d",
-    )
-    option(
-        "--tags-matching",
-        action="append",
-        default=[],
-        metavar="PATTERN",
-        help="delete tagged images too, if all their tags match (pr-*); may be repeated",
-    )
-    option("--keep-tags", action="append", default=[], metavar="PATTERN",
-           help="never delete what has such a tag; may be repeated")  # fmt: skip
-    option("--dry-run", action="store_true", help="show the plan, delete nothing")
-    option("--json", action="store_true", help="print the report as JSON on stdout")
     return cli.main(parser, Options, work, args)
 
 

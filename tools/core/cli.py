@@ -17,6 +17,7 @@ from tools.core.errors import PipelineError, UsageError
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+T = TypeVar("T")
 Options = TypeVar("Options", bound="DataclassInstance")
 
 
@@ -36,10 +37,23 @@ def parser(session: str, about: str) -> Parser:
     return made
 
 
+def argument(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """``parse``, whose ValueError says the accepted forms, for ``type=``."""
+
+    def parsed(text: str) -> T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {error}") from error
+
+    return parsed
+
+
+@argument
 def count(text: str) -> int:
     """A whole number of at least 1, for ``type=``."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError("give a whole number of at least 1")
+        raise ValueError("a whole number of at least 1")
     return int(text)
 
 
