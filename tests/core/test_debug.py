@@ -42,6 +42,7 @@ def test_a_real_session(switch: str) -> None:
         **os.environ,
         **SECRETS,
         **event,
+        "REGISTRY": "ghcr.io",
         "RUNNER_DEBUG": "1" if switch != "--debug" else "0",
     }
     command = [sys.executable, "-m", "tools.images", "development", "--dry-run", "--json"]

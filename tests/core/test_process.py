@@ -99,6 +99,7 @@ def test_a_missing_program_is_named() -> None:
 def test_a_timeout_ends_the_whole_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also the grandchild that ignores SIGTERM."""
     monkeypatch.setenv("IDS", str(tmp_path / "ids"))
+    monkeypatch.setattr(process, "GRACE", 0.5)
     wait = subprocess.Popen.communicate
 
     def once_started(child: subprocess.Popen[str], *given: Any, **named: Any) -> Any:
@@ -119,6 +120,7 @@ def test_sigterm_ends_the_whole_tree(tmp_path: Path) -> None:
         import sys
         from dataclasses import dataclass
         from tools.core import cli, process
+        process.GRACE = 0.5
         sys.exit(cli.main(cli.parser("x", ""), dataclass(type("O", (), {{}})), lambda _: process.stream({python(TREE)!r}), []))
     """
     env = dict(os.environ, IDS=str(tmp_path / "ids"))

@@ -19,6 +19,7 @@ from tools.core.errors import PipelineError
 from tools.core.janitor import Janitor, end_tree
 from tools.core.secrets import redact
 
+GRACE = 10.0  # seconds for a program to end by itself
 PAUSES = (2.0, 8.0)  # seconds before the second and the third attempt of a command
 
 Child = subprocess.Popen[str]
@@ -122,7 +123,7 @@ def _started(
             janitor.owe("tree", str(child.pid))
         yield child
     except BaseException:
-        end_tree(child.pid)
+        end_tree(child.pid, GRACE)
         child.wait()
         raise
     finally:
@@ -131,7 +132,7 @@ def _started(
             janitor.forget("tree", str(child.pid))
 
 
-def end_all(grace: float = 10.0) -> None:
+def end_all(grace: float = GRACE) -> None:
     """End every program that runs, in whatever thread; who waits for it goes on."""
     running = list(_running)
     with ThreadPoolExecutor(max(1, len(running))) as pool:
@@ -170,7 +171,7 @@ def run(
         try:
             out, err = child.communicate(stdin, timeout=timeout)
         except subprocess.TimeoutExpired as error:
-            end_tree(child.pid)
+            end_tree(child.pid, GRACE)
             child.communicate()  # closes the pipes
             raise TimeLimitError(
                 f"{display(command)} did not end within {timeout:.0f} s."
