@@ -463,7 +463,7 @@ def test_interrupted_politely(world: World):
 
     world.server.faults.script.append(Fault("call-before", DELETES, 2, hook=interrupt))
     world.server.latency = 0.2
-    env = {**os.environ, **world.env(GITHUB_POINTS_PER_MINUTE="25")}
+    env = {**os.environ, **world.env(GITHUB_POINTS_PER_MINUTE="300")}
     child.append(
         subprocess.Popen(
             [sys.executable, "-m", "tools.cleanup", "--keep", "0"],

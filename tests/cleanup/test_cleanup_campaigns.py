@@ -160,10 +160,10 @@ def test_killed_at_each_deletion(world: World, how: str):
 def test_pushed_by_buildx_while_cleanup_runs(world: World, tmp_path: Path):
     """Images that a real buildx pushes while cleanup runs without any grace: all pull.
 
-    16 pushes (times CAMPAIGN); half of them are of images whose parts are there already, untagged and
+    10 pushes (times CAMPAIGN); half of them are of images whose parts are there already, untagged and
     about to go.
     """
-    pushes = 16 * LENGTH
+    pushes = 10 * LENGTH
     repository = world.repository
     repository.build("v1")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from tools.cleanup.plan import DAY, CleanupPlan, Policy, make_plan, unread
 from tools.github.packages import PackageVersion
 
 NOW = 1_000 * DAY
+LENGTH = int(os.environ.get("CAMPAIGN", "1"))  # a night has more time than a change
 
 
 def digest(number: int) -> str:
@@ -344,7 +346,7 @@ def check_refusals(made: Package, policy: Policy, plan: CleanupPlan, refused: se
 
 
 @given(packages, policies, st.sets(st.integers(1, 12), max_size=3))
-@settings(max_examples=2500)
+@settings(max_examples=1000 * LENGTH)
 def test_the_promises_hold_for_any_package(made: Package, policy: Policy, refused: set[int]):
     """No complete tag breaks at any moment; what lives stays, all else goes, in one run."""
     plan = make_plan(made, policy)
@@ -357,7 +359,7 @@ def test_the_promises_hold_for_any_package(made: Package, policy: Policy, refuse
 
 
 @given(packages, policies)
-@settings(max_examples=400)
+@settings(max_examples=200 * LENGTH)
 def test_keeps_no_fewer_than_asked(made: Package, policy: Policy):
     """``keep N`` never leaves fewer untagged versions than N (or than there were)."""
     untagged = [one for one, version in made.versions.items() if not version.tags]
@@ -371,7 +373,7 @@ def test_keeps_no_fewer_than_asked(made: Package, policy: Policy):
 
 
 @given(packages, policies, st.sets(st.integers(1, 12), min_size=1))
-@settings(max_examples=400)
+@settings(max_examples=200 * LENGTH)
 def test_nothing_goes_that_an_unread_manifest_could_reach(
     made: Package, policy: Policy, unreadable: set[int]
 ):
@@ -387,7 +389,7 @@ def test_nothing_goes_that_an_unread_manifest_could_reach(
 
 
 @given(packages, policies)
-@settings(max_examples=400)
+@settings(max_examples=200 * LENGTH)
 def test_reading_only_what_matters_decides_the_same(made: Package, policy: Policy):
     """Parts of living images are not read: the plan must be the one of a full reading."""
     # Descriptors tell truly which parts have parts of their own.
@@ -410,7 +412,7 @@ def test_reading_only_what_matters_decides_the_same(made: Package, policy: Polic
 
 
 @given(packages, policies, st.sets(st.integers(1, 12)))
-@settings(max_examples=400)
+@settings(max_examples=200 * LENGTH)
 def test_a_plan_that_is_looked_at_again_only_shrinks(
     made: Package, policy: Policy, allowed: set[int]
 ):
@@ -425,7 +427,7 @@ def test_a_plan_that_is_looked_at_again_only_shrinks(
 
 
 @given(packages, policies)
-@settings(max_examples=400)
+@settings(max_examples=200 * LENGTH)
 def test_a_second_look_at_the_same_decides_the_same(made: Package, policy: Policy):
     """Nothing has changed: all that was planned may go."""
     planned = {deletion.digest for deletion in make_plan(made, policy).to_delete}

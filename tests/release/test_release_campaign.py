@@ -36,7 +36,7 @@ from tests.services.github import GitHubServer
 
 pytestmark = [pytest.mark.campaign, pytest.mark.xdist_group("release-campaign")]
 
-RACES = 24 * int(os.environ.get("CAMPAIGN", "1"))
+RACES = 12 * int(os.environ.get("CAMPAIGN", "1"))
 UPLOAD = "repos/upload-release-asset"
 FAULTS: dict[str, Callable[[], Fault]] = {
     "500": lambda: Fault("status", status=500),
