@@ -71,7 +71,7 @@ def test_slack_is_told(hook, tmp_path, monkeypatch, capsys):
     [got] = hook.got
     assert "Failed: tests" in got["blocks"][0]["text"]["text"]
     out = capsys.readouterr()
-    assert "Slack was told" in out.err and "secretpart" not in out.err + out.out
+    assert "Slack was notified" in out.err and "secretpart" not in out.err + out.out
 
 
 @pytest.mark.parametrize("answer", [(500, "oops"), (404, "no_service"), (200, "<html>"), None])
@@ -85,7 +85,7 @@ def test_a_failing_hook_never_fails_the_pipeline(hook, tmp_path, monkeypatch, ca
     monkeypatch.setenv("SLACK_WEBHOOK_URL", address)
     assert notify.main([]) == 0
     said = capsys.readouterr().err
-    assert "warning: Slack was not told" in said and "secretpart" not in said
+    assert "warning: Slack was not notified" in said and "secretpart" not in said
 
 
 def test_nonsense_for_a_hook(capsys):

@@ -32,9 +32,9 @@ class Parser(argparse.ArgumentParser):
 
 def parser(session: str, about: str) -> Parser:
     """A parser with the options that every session has (``--debug``)."""
-    made = Parser(prog=f"nox -s {session} --", description=about)
-    made.add_argument("--debug", action="store_true", help="show settings, event and commands")
-    return made
+    new = Parser(prog=f"nox -s {session} --", description=about)
+    new.add_argument("--debug", action="store_true", help="show settings, event and commands")
+    return new
 
 
 def argument(parse: Callable[[str], T]) -> Callable[[str], T]:
@@ -58,7 +58,7 @@ def count(text: str) -> int:
 
 
 def main(
-    made: argparse.ArgumentParser,
+    parser: argparse.ArgumentParser,
     kind: type[Options],
     work: Callable[[Options], int | None],
     arguments: Sequence[str] | None = None,
@@ -67,7 +67,7 @@ def main(
     nothing to do, 1 the work failed, 2 bad usage or settings, 130 interrupted.
 
     Args:
-        made: The parser.
+        parser: The parser.
         kind: The dataclass of its options, each field named as the option's ``dest``.
         work: Takes the options; returns its exit code, None for 0.
         arguments: Ours if not given.
@@ -76,8 +76,8 @@ def main(
     signal.signal(signal.SIGTERM, _terminated)
     started = time.monotonic()
     console.emitted(reset=True)
-    code = _guarded(made, kind, work, words)
-    name = made.prog.removeprefix("nox -s ").removesuffix(" --")
+    code = _guarded(parser, kind, work, words)
+    name = parser.prog.removeprefix("nox -s ").removesuffix(" --")
     result = "done" if code == 0 else f"failed with exit code {code}"
     took = time.monotonic() - started
     console.step_summary(f"Session `{name}`: {result} after {took:.1f} s.")
@@ -85,14 +85,14 @@ def main(
 
 
 def _guarded(
-    made: argparse.ArgumentParser,
+    parser: argparse.ArgumentParser,
     kind: type[Options],
     work: Callable[[Options], int | None],
     words: list[str],
 ) -> int:
     """Work; every failure that a person can do something about is a sentence and a code."""
     try:
-        parsed = made.parse_args(words)
+        parsed = parser.parse_args(words)
         # RUNNER_DEBUG is set when a run is repeated with debug logging on Actions.
         if parsed.debug or os.environ.get("RUNNER_DEBUG") == "1":
             console.debug()

@@ -73,12 +73,12 @@ def session(
     Raises:
         UsageError: ``ca_certificates`` cannot be read.
     """
-    made = _Session()
+    new = _Session()
     adapter = HTTPAdapter(max_retries=policy or retry(), pool_maxsize=connections)
-    made.mount("https://", adapter)
-    made.mount("http://", adapter)
-    made.headers["User-Agent"] = USER_AGENT
-    made.auth = _NoNetrc()
+    new.mount("https://", adapter)
+    new.mount("http://", adapter)
+    new.headers["User-Agent"] = USER_AGENT
+    new.auth = _NoNetrc()
     if ca_certificates:
         try:
             ssl.create_default_context(cafile=ca_certificates)
@@ -87,5 +87,5 @@ def session(
                 f"The certificate bundle {ca_certificates} cannot be read: {error}.",
                 "Set CA_CERTIFICATES to a PEM file.",
             ) from error
-        made.verify = ca_certificates
-    return made
+        new.verify = ca_certificates
+    return new

@@ -267,13 +267,13 @@ def load(env: Mapping[str, str] | None = None, root: Path = ROOT) -> Settings:
         if text:
             values[name] = _parsed(name, text, origins[name])
     # Each parser gives the type of its field, which mypy cannot see through the names.
-    made = cast(Callable[..., Settings], Settings)(**values, origins=origins)
-    account = made.docker_hub_username.reveal()
-    if account in made.image_name.split("/"):
+    settings = cast(Callable[..., Settings], Settings)(**values, origins=origins)
+    account = settings.docker_hub_username.reveal()
+    if account in settings.image_name.split("/"):
         forget(account)  # or the names of all images would be masked
     if console.debugging():
-        console.table(("setting", "value", "from"), shown(made))
-    return made
+        console.table(("setting", "value", "from"), shown(settings))
+    return settings
 
 
 def _given(name: str, env: Mapping[str, str], table: Mapping[str, object]) -> tuple[str, str]:

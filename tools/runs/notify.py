@@ -101,14 +101,14 @@ def work(options: Options) -> int:
     except PipelineError as error:
         if options.dry_run:
             raise
-        console.warn(f"Slack was not told: {error}")
+        console.warn(f"Slack was not notified: {error}")
         return 0
     if options.dry_run:
         console.emit_json(content)
     elif problem := send(webhook, content):
-        console.warn(f"Slack was not told: {problem}")
+        console.warn(f"Slack was not notified: {problem}")
     else:
-        console.say("Slack was told")
+        console.say("Slack was notified")
     return 0
 
 
