@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools.core import cli, files
+from tools.core import files
 from tools.core.errors import UsageError
 from tools.core.settings import load
 from tools.github.client import connect

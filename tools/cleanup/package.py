@@ -105,7 +105,7 @@ class Package:
         }
 
     def living(self, roots: Mapping[str, str], within: Collection[str]) -> dict[str, str]:
-        """All of ``within`` that lives because of ``roots`` (digest to reason), with reasons."""
+        """All of ``within`` that lives for ``roots`` (digest to reason), with reasons."""
         kept = dict(roots)
         queue = deque(roots)
         while queue:
