@@ -606,7 +606,7 @@ def test_the_command(env: Env, github: GitHubServer) -> None:
     env["GITHUB_ACTIONS"] = "true"
     done = run_doctor("--for", "release", "--json", "--debug", env=env)
     assert done.returncode == 1 and json.loads(done.stdout)["problems"] == 1
-    assert "::error title=doctor%3A token rights::The token lacks" in done.stderr
+    assert "::error::token rights: The token lacks" in done.stderr
     assert "what to do: Add it in GitHub's settings" in done.stderr
     assert TOKEN not in done.stderr + done.stdout
 

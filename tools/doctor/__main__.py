@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tools.core import cli, console
-from tools.core.errors import UsageError
+from tools.core.errors import PipelineError, UsageError
 from tools.core.settings import ROOT
 from tools.doctor import docker, github, machine, registry
 from tools.doctor.base import PROBLEM, WARNING, Check, DoctorCheck, Subject, examine
@@ -19,7 +18,6 @@ from tools.doctor.base import PROBLEM, WARNING, Check, DoctorCheck, Subject, exa
 CHECKS: tuple[Check, ...] = (
     *machine.CHECKS, *docker.CHECKS, *registry.CHECKS, *github.CHECKS,
 )  # fmt: skip
-LEVELS = {PROBLEM: "error", WARNING: "warning"}
 
 
 @dataclass(frozen=True)
@@ -47,18 +45,14 @@ def select(asked: Sequence[str]) -> tuple[list[str], list[Check]]:
 
 
 def report(results: Sequence[DoctorCheck]) -> None:
-    """Print the table, then each problem and warning with its remedy."""
+    """Print the table, then each warning and problem with what to do."""
     console.table(("check", "result", ""), [(r.name, r.status, r.sentence) for r in results])
     for result in results:
-        if result.status in LEVELS:
-            console.say(f"\n{result.status}: {result.name}: {result.sentence}", "bold")
-            console.say(f"  what to do: {result.remedy}")
-            for line in result.detail.splitlines():
-                console.say(f"  | {line}")
-            text = f"{result.sentence} {result.remedy}"
-            console.annotate(LEVELS[result.status], text, title=f"doctor: {result.name}")
-    count = Counter(result.status for result in results)
-    console.say("\n" + ", ".join(f"{number} {status}" for status, number in count.items()))
+        sentence = f"{result.name}: {result.sentence}"
+        if result.status == WARNING:
+            console.warn(f"{sentence} {result.remedy}")
+        elif result.status == PROBLEM:
+            console.fail(PipelineError(sentence, result.remedy, result.detail))
 
 
 def work(options: Options) -> int:

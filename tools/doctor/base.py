@@ -89,10 +89,8 @@ def _settings(subject: Subject) -> Settings:
 
 
 class Check(NamedTuple):
-    """A check, and the sessions that need it (none: all).
-
-    It returns a sentence if all is well. It raises what a session would raise, in the
-    same words; Caution for a warning.
+    """A check, and the sessions that need it (none: all). It returns a sentence if all is
+    well, else it raises what a session would raise: in the same words.
     """
 
     name: str
