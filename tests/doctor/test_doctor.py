@@ -344,13 +344,14 @@ def tagged(checkout: Project, env: Env, tag: str) -> Env:
     }  # fmt: skip
 
 
-def test_release(checkout: Project, env: Env) -> None:
+def test_release(checkout: Project, env: Env, github: GitHubServer) -> None:
     """No version; not there; another commit; no wheel; and what is wrong with those there."""
     checkout.git("tag", "v1.0.0")
     checkout.commit("one more")
     checkout.git("tag", "v1.2.3")
     dist, sha = checkout.root / "dist", checkout.git("rev-parse", "HEAD")
     dist.mkdir()
+    github.add_repository("owner/name", {"v9.9.9": sha, "v1.0.0": sha, "v1.2.3": sha})
     for tag, version, platform, said in (
         ("nightly", "1.2.3", "any", "is not a version"),
         ("v9.9.9", "9.9.9", "any", "does not exist in this clone"),

@@ -93,15 +93,13 @@ def _permissions(subject: Subject) -> str:
 
 
 def check_release(subject: Subject) -> str:
-    """All that a release needs is there: its tag, wheels for all platforms."""
+    """All that the session checks first: the tag, here and on GitHub, and the wheels."""
     tag = subject.get(event).tag
     if "release" not in subject.sessions or not tag:
         raise Skipped("A release is checked with --for release, where a tag triggers the run.")
-    problems = checks.Problems()
-    version, commit = checks.check_tag(subject.root, tag, problems)
-    dist, platforms = subject.root / "dist", subject.settings.wheel_platforms
-    wheels = checks.check_wheels(dist, commit, version, platforms, problems)
-    problems.report(tag)
+    name, platforms = subject.get(repository), subject.settings.wheel_platforms
+    there = subject.get(client).get_repo(name) if subject.settings.gh_token else None
+    wheels = checks.check(subject.root, tag, platforms, name, there).wheels
     return f"{tag} can be released with {len(wheels)} wheels."
 
 
