@@ -317,7 +317,8 @@ def parse(text: str, path: Path = WORKFLOW) -> Workflow:
             circle, or something is not understood here.
     """
     try:
-        root = _object(yaml.load(text, Loader=_Loader), "The workflow")
+        data = yaml.load(text, Loader=_Loader)  # nosec B506: it is a SafeLoader
+        root = _object(data, "The workflow")
         jobs = _object(root.get("jobs"), "jobs")
         workflow = Workflow(
             path,
