@@ -43,7 +43,6 @@ class JobRecord:
     needs: tuple[str, ...]
     result: str
     reason: str = ""
-    log: str = ""
     matrix_jobs: tuple[MatrixJobRecord, ...] = ()
 
     @property

@@ -107,26 +107,41 @@ class Runner:
         """
         payload = decisions.github_context(self.event)["event"]
         files.write_json(self.folder / "event.json", payload)
-        waiting = graphlib.TopologicalSorter(
-            {j.name: j.needs for j in self.graph.jobs.values()}
-        )
-        waiting.prepare()
-        running: dict[Future[None], str] = {}
         with ThreadPoolExecutor(parallel) as pool:
             try:
-                while waiting.is_active():
-                    ready = waiting.get_ready()
-                    for name in ready:
-                        running |= {pool.submit(self._run, s): name for s in self._begin(name)}
-                    # Windows delivers Ctrl-C only between two waits.
-                    timeout = 0 if ready else 0.5
-                    ended, _ = wait(running, timeout, return_when=FIRST_COMPLETED)
-                    names = {running.pop(future) for future in ended}.union(ready)
-                    for name in names - set(running.values()):
-                        self._end(name)
-                        waiting.done(name)
+                self._run_graph(pool)
             except KeyboardInterrupt:
-                self._cancel(running)
+                self._stop()
+        for name in self.states.keys() - self.records:
+            for state in self.states[name]:
+                if state.record.result == WAITING:
+                    self._change(state, CANCELLED, "interrupted")
+            self._end(name)
+
+    def _run_graph(self, pool: ThreadPoolExecutor) -> None:
+        """Begin every job when those it needs have ended, until none is left."""
+        waiting = graphlib.TopologicalSorter({n: j.needs for n, j in self.graph.jobs.items()})
+        waiting.prepare()
+        running: dict[Future[None], str] = {}
+        while waiting.is_active():
+            ready = waiting.get_ready()
+            for name in ready:
+                for state in self._begin(name):
+                    running[pool.submit(self._run, state)] = name
+            # Windows delivers Ctrl-C only between two waits.
+            timeout = 0 if ready else 0.5
+            ended = wait(running, timeout, return_when=FIRST_COMPLETED).done
+            names = {running.pop(future) for future in ended}.union(ready)
+            for name in names - set(running.values()):
+                self._end(name)
+                waiting.done(name)
+
+    def _stop(self) -> None:
+        """End all children; one that is only just being started, in the next round."""
+        self.interrupted.set()
+        while any(s.record.result == RUNNING for ones in self.states.values() for s in ones):
+            process.end_all(GRACE)
+            time.sleep(0.05)
 
     def _begin(self, name: str) -> list[State]:
         """Decide about a job whose needs have ended; what of it is to run."""
@@ -223,16 +238,5 @@ class Runner:
         reasons = [one.reason for one in ones if one.result == FAILURE]
         reason = reasons[0] if reasons else self.reasons.get(name, "")
         ran = () if result == SKIPPED else ones
-        self.records[name] = JobRecord(name, needs, result, reason, matrix_jobs=ran)
+        self.records[name] = JobRecord(name, needs, result, reason, ran)
         self.outputs[name] = {k: v for state in states for k, v in state.outputs.items()}
-
-    def _cancel(self, running: Mapping[Future[None], str]) -> None:
-        """End all children; one that is only just being started, in the next round."""
-        self.interrupted.set()
-        while wait(running, timeout=0.1).not_done:
-            process.end_all(GRACE)
-        for name in self.states.keys() - self.records:
-            for state in self.states[name]:
-                if state.record.result == WAITING:
-                    self._change(state, CANCELLED, "interrupted")
-            self._end(name)
