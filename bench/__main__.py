@@ -15,18 +15,18 @@ HERE = Path(__file__).resolve().parent
 
 def names() -> list[str]:
     """All benchmarks."""
-    found = (path.stem for path in HERE.glob("*.py") if not path.stem.startswith("_"))
-    return sorted(name for name in found if name != "compare")
+    stems = {path.stem for path in HERE.glob("*.py") if not path.stem.startswith("_")}
+    return sorted(stems - {"compare"})
 
 
-def main(wanted: list[str]) -> int:
-    """Run the wanted ones one after another; 2 for an unknown name."""
-    unknown = sorted(set(wanted) - set(names()))
+def main(chosen: list[str]) -> int:
+    """Run the chosen ones, or all, one after another; 2 for an unknown name."""
+    unknown = sorted(set(chosen) - set(names()))
     if unknown:
         print(f"no such benchmark: {', '.join(unknown)}; there are: {', '.join(names())}")
         return 2
     codes = []
-    for name in wanted or names():
+    for name in chosen or names():
         print(f"== {name}", flush=True)
         codes.append(subprocess.run([sys.executable, "-m", f"bench.{name}"]).returncode)
     return int(any(codes))

@@ -35,9 +35,9 @@ def idle(session):
 """
 
 
-def nox(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+def nox(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run nox as a person would; its output is shown if it fails."""
-    command = [sys.executable, "-m", "nox", *arguments]
+    command = [sys.executable, "-m", "nox", *args]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env})
     if done.returncode:
         print(done.stdout[-3000:], done.stderr[-3000:], sep="\n")
@@ -45,23 +45,23 @@ def nox(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def pipeline(*arguments: str) -> str:
+def pipeline(*args: str) -> str:
     """``nox -s pipeline`` for a push to main; what it prints to stdout."""
-    return nox("-s", "pipeline", "--", *EVENT, *arguments).stdout
+    return nox("-s", "pipeline", "--", *EVENT, *args).stdout
 
 
 def commands() -> list[list[str]]:
     """The sessions of a push to main, in an order that the graph allows."""
-    found = json.loads(pipeline("--dry-run", "--json"))["commands"]
-    return [shlex.split(line)[1:] for lines in found.values() for line in lines]
+    planned = json.loads(pipeline("--dry-run", "--json"))["commands"]
+    return [shlex.split(line)[1:] for lines in planned.values() for line in lines]
 
 
 def one_by_one(sha: str) -> float:
     """Seconds of the same sessions, typed one after another."""
     env = {"GITHUB_EVENT_NAME": "push", "GITHUB_REF": "refs/heads/main", "GITHUB_SHA": sha}
-    wanted = commands()
+    sessions = commands()
     begun = time.perf_counter()
-    for command in wanted:
+    for command in sessions:
         nox("--no-dependencies", *command, **env)
     return time.perf_counter() - begun
 

@@ -1,47 +1,32 @@
-"""The runner of benchmarks, and how it compares."""
+"""The runner of benchmarks, and how it judges a promise."""
 
 from __future__ import annotations
 
 import importlib
-import subprocess
-import sys
 
 import pytest
 
 from bench import __main__ as runner
-from bench.compare import Measured, compare, show
-from tools.core.settings import ROOT
+from bench.compare import compare, show
 
 
-def test_every_benchmark_can_be_run_by_name() -> None:
-    """Each module that is listed has a main, and helpers are not listed."""
+def test_every_benchmark_can_be_run_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each module that is listed has a main; an unknown name is exit code 2, with the list."""
     names = runner.names()
     assert {"doctor", "lint"} <= set(names) and "compare" not in names
     for name in names:
         assert callable(importlib.import_module(f"bench.{name}").main)
+    assert runner.main(["nonsense"]) == 2 and "lint" in capsys.readouterr().out
 
 
-def test_an_unknown_name() -> None:
-    """Exit code 2, and the names that there are."""
-    command = [sys.executable, "-m", "bench", "nonsense"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and "lint" in done.stdout
-
-
-def test_ways_are_taken_in_turns() -> None:
-    """So that a slow minute of the machine falls on all; the first round is not counted."""
-    taken: list[str] = []
-    measured = compare({"a": lambda: taken.append("a"), "b": lambda: taken.append("b")}, 3)
-    assert taken == ["a", "b"] * 4
-    assert [len(m.seconds) for m in measured] == [3, 3]
-
-
-@pytest.mark.parametrize(("seconds", "kept"), [(0.7, True), (0.9, False)])
-def test_promises_are_judged(
-    capsys: pytest.CaptureFixture[str], seconds: float, kept: bool
-) -> None:
-    """The ratio of medians to the first way, against the promise."""
-    show([Measured("hand", (0.5, 1.0, 9.0)), Measured("ours", (seconds,) * 3)], 0.8)
-    out = capsys.readouterr().out
-    assert f"{seconds:.2f}" in out.splitlines()[2].split()[-1]
-    assert out.endswith("kept\n") and ("NOT kept" in out) is not kept
+def test_ways_are_taken_in_turns_and_judged(capsys: pytest.CaptureFixture[str]) -> None:
+    """A slow minute of the machine falls on all; the first round is not counted."""
+    turns: list[str] = []
+    measured = compare({"a": lambda: turns.append("a"), "b": lambda: turns.append("b")}, 3)
+    assert turns == ["a", "b"] * 4
+    assert [len(way.seconds) for way in measured] == [3, 3]
+    ratio = measured[1].median / measured[0].median
+    show(measured, ratio * 1.01)
+    assert capsys.readouterr().out.endswith(": kept\n")
+    show(measured, ratio * 0.99)
+    assert capsys.readouterr().out.endswith(": NOT kept\n")
