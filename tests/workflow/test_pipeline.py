@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tools.core import console
 from tools.core.secrets import forget, remember
 from tools.core.settings import ROOT
 from tools.images import record as images
@@ -234,6 +235,15 @@ def test_a_failure_skips_what_needs_it_and_nothing_else(create, failing, expecte
     shown = capsys.readouterr().err
     assert "ended with exit code 3" in shown and "critical path" in shown
     assert f"\n  this is {failing}" in shown
+
+
+def test_on_a_terminal(create, monkeypatch, capsys):
+    """A table shows the jobs while they run, in place of lines."""
+    monkeypatch.setattr(console, "is_terminal", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    local.carry_out(create(changed=local.say_change), 2)
+    shown = capsys.readouterr().err
+    assert "lint-and-format" in shown and "lint-and-format: running" not in shown
 
 
 def test_force_build_goes_on(create):

@@ -133,9 +133,9 @@ def show_commands(runner: Runner, as_json: bool) -> None:
     plans = decisions.decide(runner.graph, runner.event, runner.failed)
     commands: dict[str, list[str]] = {}
     for one in (state.matrix_job for state in all_states(runner)):
-        found = jobs.commands(one, runner.event, runner.policy, {}, {})
+        planned = jobs.commands(one, runner.event, runner.policy, {}, {})
         runs_here = plans[one.job.name].run and one.obstacle is None
-        commands[one.name] = [command.line() for command in found] if runs_here else []
+        commands[one.name] = [command.line() for command in planned] if runs_here else []
     if as_json:
         console.emit_json({"event": runner.event.to_json(), "commands": commands})
     else:
@@ -203,13 +203,13 @@ def all_states(runner: Runner) -> list[State]:
 
 def rows(runner: Runner) -> list[tuple[str, str, str, str]]:
     """The table as it is now."""
-    found = []
+    lines = []
     for state in all_states(runner):
         one, now = state.record, runner.elapsed()
         seconds = now - one.started if one.result == RUNNING else one.seconds
         took = f"{seconds:.1f}" if one.log else ""
-        found.append((state.matrix_job.name, one.result, took, one.reason))
-    return found
+        lines.append((state.matrix_job.name, one.result, took, one.reason))
+    return lines
 
 
 def say_change(state: State) -> None:
