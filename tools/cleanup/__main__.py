@@ -143,6 +143,7 @@ class Cleanup:
         self.packages = Packages(github, settings.image_name)
         self.memory = memory.load(memory_path(settings), settings.image)
         self.reader = Reader(self.packages, registry, self.memory)
+        self.unrestored: dict[str, str] = {}  # digest to what GitHub said at the last try
 
     def run(self, dry_run: bool) -> CleanupResult | None:
         """Read, decide, and unless ``dry_run`` delete and verify.
@@ -171,6 +172,8 @@ class Cleanup:
                     self._verify(result)
         finally:
             self._remember(result)
+        for digest, reason in self.unrestored.items():
+            result.problems.append(f"{short(digest)} could not be brought back: {reason}")
         result.requests = {
             "pages": self.packages.listed_pages,
             "manifests": self.reader.manifests_read,
@@ -235,6 +238,9 @@ class Cleanup:
             new = {t: p for t, p in check.broken.items() if t not in result.plan.broken}
             if not new or result.outcome.stopped or not self._restore(result, new):
                 break
+        # A restoration without a response may have worked: what is there is not a problem.
+        lacking = {digest for parts in check.broken.values() for digest in parts}
+        self.unrestored = {d: why for d, why in self.unrestored.items() if d in lacking}
         if new:
             tags = ", ".join(list(new)[:5])
             result.problems.append(f"Tags that were whole, or are new, now lack parts: {tags}.")
@@ -254,16 +260,21 @@ class Cleanup:
         return Package(versions, before.links, before.unreadable, before.gone)
 
     def _restore(self, result: CleanupResult, broken: Mapping[str, tuple[str, ...]]) -> bool:
-        """Restore what broken tags lack and we, now or in an earlier run, deleted."""
+        """Restore what broken tags lack and we, now or in an earlier run, deleted.
+
+        Returns:
+            Whether there was such a thing: then the tags are to be looked at again.
+        """
         ours = {digest: number for digest, (number, _) in self.memory.deleted.items()}
         lacking = [digest for parts in broken.values() for digest in parts]
         back, failed = restore(self.packages, lacking, ours | result.outcome.deleted)
         result.restored += back
-        for digest, reason in failed.items():
-            result.problems.append(f"{short(digest)} could not be brought back: {reason}")
+        for digest in back:
+            self.unrestored.pop(digest, None)
+        self.unrestored |= failed
         if back:
             console.warn(f"Brought back {len(back)} versions that a new tag needs.")
-        return bool(back)
+        return bool(back or failed)
 
     def _remember(self, result: CleanupResult) -> None:
         now = time.time()

@@ -5,9 +5,11 @@ Source: GitHub REST API documentation, "Packages"; names with slashes are escape
 
 from __future__ import annotations
 
+import itertools
+import re
 import sys
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -92,10 +94,13 @@ class Packages:
         self._base = ""
         self.listed_pages = 0
 
-    def _ask(self, method: str, path: str, what: str, **query: int) -> object:
+    def _ask(
+        self, method: str, path: str, what: str, **query: int
+    ) -> tuple[Mapping[str, object], object]:
+        """Headers (names in small letters) and parsed body."""
         address = path + (f"?{urllib.parse.urlencode(query)}" if query else "")
         with refusals(what):
-            return self._github.requester.requestJsonAndCheck(method, address)[1]
+            return self._github.requester.requestJsonAndCheck(method, address)
 
     @property
     def base(self) -> str:
@@ -116,21 +121,22 @@ class Packages:
 
     def _if_there(self, path: str, **query: int) -> object:
         try:
-            return self._ask("GET", path, path, **query)
+            return self._ask("GET", path, path, **query)[1]
         except GitHubError as error:
             if error.status == 404:
                 return None
             raise
 
     def versions(self) -> Iterator[PackageVersion]:
-        """All versions, page by page until one is not full: a proxy may take away the header
-        that names the next. A push while we read moves versions on: they come twice then.
+        """All versions, page by page: on while a page is full (a proxy may take away the
+        header that names the next) or names a next one (it may be short all the same). A
+        push while we read moves versions on: they come twice then.
         """
         what = f"the versions of {self.image}"
         page: list[object] = []
-        for number in range(1, sys.maxsize):
+        for number in itertools.count(1):
             before, path = page, f"{self.base}/versions"
-            data = self._ask("GET", path, what, per_page=PER_PAGE, page=number)
+            headers, data = self._ask("GET", path, what, per_page=PER_PAGE, page=number)
             self.listed_pages += 1
             try:
                 page = convert(data, list[object])
@@ -140,7 +146,8 @@ class Packages:
                     f"GitHub sent something else than {what}: {error}.",
                     "Run it again; nothing was deleted.",
                 ) from error
-            if len(page) < PER_PAGE or page == before:  # or a server that has no pages
+            more = len(page) >= PER_PAGE or re.search(r'rel="?next', str(headers.get("link")))
+            if not more or page == before:  # the same again: a server that has no pages
                 return
 
     def exists(self, version: PackageVersion) -> bool:
