@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import socket
+import ssl
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 from github.Repository import Repository
 
 from tests.services.faults import Fault, already_exists, limited
@@ -241,6 +246,26 @@ def test_the_token_is_in_the_request_header_alone(
             )
     assert caplog.records
     assert all(TOKEN not in str(vars(record)) for record in caplog.records)
+
+
+def test_a_certificate_that_is_not_trusted(waits: list[float], tmp_path: Path) -> None:
+    """It fails at once: waiting makes no certificate trusted."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def refuse() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    with contextlib.suppress(ssl.SSLError):
+                        context.wrap_socket(listener.accept()[0], server_side=True).close()
+
+        threading.Thread(target=refuse, daemon=True).start()
+        address = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        settings = load({"GITHUB_API_URL": address, "GH_TOKEN": TOKEN}, tmp_path)
+        with pytest.raises(GitHubError, match="(?i)certificate"):
+            releases(connect(settings, timeout=2).get_repo(REPOSITORY))
+    assert waits == []
 
 
 def test_netrc_does_not_replace_the_token(

@@ -32,6 +32,7 @@ def retry(
     """
     return Retry(
         total=total,
+        other=0,  # certificates that are not trusted
         backoff_factor=backoff,
         backoff_jitter=backoff,
         status_forcelist=PASSING_STATUSES,

@@ -95,6 +95,7 @@ def policy(settings: Settings, attempts: int = ATTEMPTS) -> Policy:
     return Policy(
         Budget(settings.github_time_limit),
         total=attempts,
+        other=0,  # certificates that are not trusted
         backoff_factor=0.5,
         backoff_jitter=0.5,
         status_forcelist=[408, 429, *range(500, 600)],
