@@ -260,7 +260,7 @@ class Registry:
                     )
                 except requests.exceptions.ChunkedEncodingError as error:
                     # A body that breaks off: requests reads it after its own retries.
-                    policy = policy.increment(method, url, error=error)
+                    policy = policy.increment(method, url, error=error.args[0])
                     policy.sleep()
         except (OSError, MaxRetryError) as error:
             raise Unreachable(
