@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -198,16 +199,14 @@ def work(options: Options) -> None:
         show(plan)
 
 
-def parser() -> cli.Parser:
-    """The command line."""
-    line = cli.parser("wheels", "Build, repair, check and install-test wheels into dist/.")
-    line.add_argument("--dry-run", action="store_true", help="show the plan, build nothing")
-    line.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
-    line.add_argument(
-        "--twice", action="store_true", help="build twice; fail unless byte-identical"
-    )
-    return line
+def main(args: Sequence[str] | None = None) -> int:
+    """``python -m tools.wheels``."""
+    parser = cli.parser("wheels", "Build, repair, check and install-test wheels into dist/.")
+    parser.add_argument("--dry-run", action="store_true", help="show the plan, build nothing")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--twice", action="store_true", help="fail unless byte-identical")
+    return cli.main(parser, Options, work, args)
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main(parser(), Options, work))
+    sys.exit(main())
