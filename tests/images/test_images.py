@@ -202,6 +202,7 @@ PASSES = (
     'Put "https://r/v2/o/n/blobs": net/http: TLS handshake timeout',
     "read tcp 10.0.0.1:1->10.0.0.2:443: i/o timeout",
     'Patch "https://r/v2/o/n/blobs/uploads": EOF',
+    "unexpected status from PUT request to http://r/v2/o/n/manifests/main: 400 Bad Request",
 )
 LASTS = (
     "unexpected status from PUT request to https://r:500/v2/: 403 Forbidden",

@@ -23,6 +23,8 @@ from tools.images.plan import LOAD, OCI, PUSH, BuildPlan
 # gives up.
 PASSING = (
     r"^ERROR: (?P<trouble>.*(?:unexpected (?:HTTP )?status\b.*: 5\d\d\b.*|"
+    # A copy may send a manifest before the registry has all of its blobs.
+    r"unexpected status from PUT request to \S+/manifests/\S+: 400\b.*|"
     r"TLS handshake timeout|(?:read|write) tcp .*: (?:connection reset by peer|i/o timeout)|"
     r"unexpected EOF|: EOF))$"
 )
