@@ -12,14 +12,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
 import trustme
 from github.Repository import Repository
 
 from tests.services.faults import Fault, already_exists, limited
 from tests.services.github import GitHubServer, Token
+from tools.core.errors import PipelineError
 from tools.core.settings import load
 from tools.github import client
-from tools.github.client import connect
+from tools.github.client import HostBoundToken, connect
 from tools.github.errors import GitHubError, refusals
 
 TOKEN = "ghp_simulated0123456789"
@@ -276,3 +278,31 @@ def test_netrc_does_not_replace_the_token(
     netrc.write_text("machine 127.0.0.1 login x password wrong\n")
     monkeypatch.setenv("NETRC", str(netrc))
     assert releases(open_repository()) == 0
+
+
+@pytest.mark.parametrize(
+    ("api", "address", "ours"),
+    [
+        ("https://api.github.com", "https://uploads.github.com/repos/o/n", True),
+        ("https://api.github.com", "https://api.github.com/repos/o/n", True),
+        ("https://api.octo.ghe.com", "https://uploads.octo.ghe.com/repos/o/n", True),
+        ("https://ghes.example/api/v3", "https://GHES.example/api/uploads/repos", True),
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000/api/uploads", True),
+        ("https://api.github.com", "http://uploads.github.com/repos/o/n", False),
+        ("https://api.github.com", "https://uploads.github.com.evil.example/", False),
+        ("https://api.github.com", "https://api.github.com@evil.example/", False),
+        ("https://api.github.com", "https://evil.example/api.github.com", False),
+        ("https://ghes.example/api/v3", "https://uploads.ghes.example/", False),
+        ("https://ghes.example/api/v3", "https://ghes.example:8443/", False),
+    ],
+)
+def test_the_token_goes_to_githubs_own_hosts_alone(
+    api: str, address: str, ours: bool, tmp_path: Path
+) -> None:
+    """An address in a response cannot make us send the token elsewhere."""
+    token = HostBoundToken(load({"GITHUB_API_URL": api, "GH_TOKEN": TOKEN}, tmp_path))
+    request = requests.Request("POST", address, auth=token)
+    with (
+        contextlib.nullcontext() if ours else pytest.raises(PipelineError, match="nowhere else")
+    ):
+        assert request.prepare().headers["Authorization"] == f"Bearer {TOKEN}"

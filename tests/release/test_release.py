@@ -32,8 +32,9 @@ from tests.release.project import (
     write_index,
     write_wheel,
 )
+from tests.services import releases
 from tests.services.faults import Fault, limited
-from tests.services.github import GitHubServer, Token
+from tests.services.github import Call, GitHubServer, Token
 from tools.images.record import ImageRecord, write
 from tools.release.publish import draft_mark
 
@@ -484,6 +485,21 @@ def test_limit_that_is_not_waited_for(
     assert run_release(project, server.url, TAG, GITHUB_TIME_LIMIT="60s") == 1
     assert "raise GITHUB_TIME_LIMIT" in capsys.readouterr().err
     assert all(r["draft"] for r in server.store.all("releases"))
+
+
+def test_files_go_to_githubs_own_hosts_alone(
+    project: Path, server: GitHubServer, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Another host that a response names for uploads gets no token, and no file."""
+    view = releases.release_view
+
+    def elsewhere(call: Call, release: dict[str, Any]) -> dict[str, Any]:
+        return {**view(call, release), "upload_url": f"{server.storage}/assets{{?name}}"}
+
+    monkeypatch.setattr(releases, "release_view", elsewhere)
+    assert run_release(project, server.url, TAG) == 1
+    assert "the token is sent nowhere else" in capsys.readouterr().err
+    assert server.leaks == [] and all(r["draft"] for r in server.store.all("releases"))
 
 
 @pytest.mark.parametrize("same", [True, False])

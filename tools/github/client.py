@@ -1,20 +1,25 @@
 """The one way to GitHub: PyGithub's own object, with what all commands need of it.
 
 PyGithub keeps the token from other hosts and from ``.netrc``, pages through lists and waits
-for rate limits; its calls belong into :func:`tools.github.errors.refusals`.
+for rate limits; its calls belong into :func:`tools.github.errors.refusals`. What goes past it
+(large files) bears the token by :class:`HostBoundToken`.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
+import requests
 from github import Auth, Github
 from github.GithubRetry import GithubRetry
 from urllib3 import BaseHTTPResponse
 
 from tools.core import console
+from tools.core.errors import PipelineError
 from tools.core.http import USER_AGENT
 from tools.core.settings import Settings
 from tools.github.errors import GitHubError
@@ -131,3 +136,31 @@ def connect(
         seconds_between_writes=between_writes,
         lazy=True,  # nothing is asked before it is needed
     )
+
+
+class HostBoundToken(requests.auth.AuthBase):
+    """The token for requests without PyGithub, to GitHub's own hosts alone.
+
+    These are the API's (GitHub Enterprise Server uploads there too) and, beside an ``api.``
+    one (github.com, ghe.com), its sibling ``uploads.``; over the same scheme and port.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._api, self._token = settings.github_api_url, settings.gh_token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Add the token.
+
+        Raises:
+            PipelineError: The address, which a response named, is another host's.
+        """
+        ours, theirs = urlsplit(self._api), urlsplit(request.url or "")
+        host = ours.netloc.lower()
+        own = {host, re.sub(r"^api\.", "uploads.", host)}
+        if theirs.scheme != ours.scheme or theirs.netloc.lower() not in own:
+            raise PipelineError(
+                f"GitHub names {theirs.netloc}, which does not belong to {self._api}.",
+                "Check GITHUB_API_URL; the token is sent nowhere else.",
+            )
+        request.headers["Authorization"] = f"Bearer {self._token.reveal()}"
+        return request

@@ -19,7 +19,7 @@ from github.Requester import Requester
 from tools.core import http
 from tools.core.progress import progress
 from tools.core.settings import Settings
-from tools.github.client import policy
+from tools.github.client import HostBoundToken, policy
 from tools.release.contents import Asset
 
 UPLOADS = 16  # at once
@@ -47,7 +47,7 @@ class Transfer:
         self.folder = folder
         self.session = http.session(settings.ca_certificates, policy(settings), UPLOADS)
         # requests drops it where a download is redirected to another host.
-        self.session.headers["Authorization"] = f"Bearer {settings.gh_token.reveal()}"
+        self.session.auth = HostBoundToken(settings)
 
     def upload(self, address: str, assets: Iterable[Asset]) -> None:
         """Upload several at a time to a release's ``upload_url``, the largest first.
