@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 
 from tools.core import files, settings
-from tools.github.client import connect
+from tools.github.client import connect, policy
 from tools.release.contents import Asset, ReleasePlan
 from tools.release.publish import Publisher, draft_mark, persist
 from tools.release.transfer import Transfer
@@ -95,7 +95,9 @@ def publish(url: str, bundle: str, tag: str, folder: Path) -> None:
     env = {"GITHUB_API_URL": url, "GH_TOKEN": TOKEN, "CA_CERTIFICATES": bundle}
     loaded = settings.load(env, folder)
     repository = connect(loaded, 0).get_repo(REPOSITORY)
-    publisher = Publisher(repository, Transfer(loaded, folder), plan, draft_mark(folder, {}))
+    publisher = Publisher(
+        repository, Transfer(loaded, folder, policy(loaded)), plan, draft_mark(folder, {})
+    )
     assert persist("the release", publisher.attempt).what == "published"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
     print(time.monotonic() - started, peak)

@@ -8,13 +8,18 @@ import logging
 import socket
 import ssl
 import threading
+import time
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import requests
 import trustme
 from github.Repository import Repository
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.services.faults import Fault, already_exists, limited
 from tests.services.github import GitHubServer, Token
@@ -42,9 +47,12 @@ def server(tmp_path: Path) -> Iterator[GitHubServer]:
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long was waited for GitHub; nobody really waits."""
+    """How long was waited for GitHub; nobody really waits, but the clock goes on."""
     seen: list[float] = []
-    monkeypatch.setattr(client.time, "sleep", seen.append)
+    passed = types.SimpleNamespace(
+        time=time.time, monotonic=lambda: time.monotonic() + sum(seen), sleep=seen.append
+    )
+    monkeypatch.setattr(client, "time", passed)
     return seen
 
 
@@ -168,6 +176,19 @@ def test_waiting_is_bounded(
         releases(open_repository(GITHUB_TIME_LIMIT="300s"))
     assert "GITHUB_TIME_LIMIT" in caught.value.remedy
     assert sum(waits) <= 300
+
+
+@given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 100)), max_size=20))
+def test_waits_at_the_same_time_count_once(waits: list[tuple[int, int]]) -> None:
+    """What is spent is the time in which somebody waited, however many did (uploads)."""
+    budget, waited, now = client.Budget(5000), set[int](), 0
+    clock = types.SimpleNamespace(monotonic=lambda: float(now))
+    with mock.patch("tools.github.client.time", clock):
+        for pause, seconds in waits:
+            now += pause
+            budget.take(seconds)
+            waited |= set(range(now, now + seconds))
+    assert budget.spent == len(waited)
 
 
 def test_no_token(open_repository: Open) -> None:

@@ -10,7 +10,7 @@ from github import Github
 from tools.core.errors import PipelineError
 from tools.doctor.base import Caution, Check, Skipped, Subject
 from tools.doctor.machine import event, repository
-from tools.github.client import connect
+from tools.github.client import connect, policy
 from tools.github.errors import refusals
 from tools.release import checks
 
@@ -27,7 +27,7 @@ SCOPES = (
 
 def client(subject: Subject) -> Github:
     """A client that asks once, as time is short here."""
-    return connect(subject.settings, attempts=0, timeout=8)
+    return connect(subject.settings, retry=policy(subject.settings, attempts=0), timeout=8)
 
 
 def accepted(subject: Subject) -> dict[str, str]:

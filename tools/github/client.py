@@ -8,8 +8,9 @@ for rate limits; its calls belong into :func:`tools.github.errors.refusals`. Wha
 from __future__ import annotations
 
 import re
+import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,25 +35,34 @@ LIMIT_WAIT = 60.0
 
 @dataclass
 class Budget:
-    """Seconds that a command may spend waiting for GitHub, all requests together."""
+    """Seconds that a command may spend waiting for GitHub, all requests together; threads
+    that wait at the same time spend them once.
+    """
 
     limit: float
     spent: float = 0.0
+    until: float = 0.0  # when the last wait ends, by the monotonic clock
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def take(self, seconds: float) -> None:
-        """Spend some.
+    def take(self, seconds: float) -> float:
+        """Spend some, from now on; how many of them nobody waits for already.
 
         Raises:
             GitHubError: That would be more than the limit.
         """
-        if self.spent + seconds > self.limit:
-            raise GitHubError(
-                f"GitHub asks to wait {seconds:.0f} s more, over the limit of "
-                f"{self.limit:.0f} s.",
-                "Run it again later, or raise GITHUB_TIME_LIMIT.",
-                limited=True,
-            )
-        self.spent += seconds
+        with self.lock:
+            now = time.monotonic()
+            more = max(0.0, now + seconds - max(now, self.until))
+            if self.spent + more > self.limit:
+                raise GitHubError(
+                    f"GitHub asks to wait {seconds:.0f} s more, over the limit of "
+                    f"{self.limit:.0f} s.",
+                    "Run it again later, or raise GITHUB_TIME_LIMIT.",
+                    limited=True,
+                )
+            self.spent += more
+            self.until = max(self.until, now + seconds)
+        return more
 
 
 class Policy(GithubRetry):
@@ -79,8 +89,7 @@ class Policy(GithubRetry):
         seconds = self.get_backoff_time()
         if response is not None:
             seconds = max(seconds, self.get_retry_after(response) or 0.0, _reset(response))
-        self.budget.take(seconds)
-        if seconds >= 5:
+        if self.budget.take(seconds) >= 5:  # one of all threads says it
             console.say(f"waiting {seconds:.0f} s for GitHub")
         time.sleep(seconds)
 
@@ -113,7 +122,7 @@ def policy(settings: Settings, attempts: int = ATTEMPTS) -> Policy:
 def connect(
     settings: Settings,
     between_writes: float = 1.0,
-    attempts: int = ATTEMPTS,
+    retry: Policy | None = None,
     timeout: int = TIMEOUT,
 ) -> Github:
     """GitHub as the settings name it, with their token (anonymous without one).
@@ -121,7 +130,7 @@ def connect(
     Args:
         settings: Address, token, certificates, time limit.
         between_writes: Seconds between two changes: GitHub allows 180 deletes a minute.
-        attempts: How often a request is tried again.
+        retry: What is tried again; :func:`policy` of the settings if not set.
         timeout: Seconds without a sign of life after which a request has failed.
     """
     return Github(
@@ -131,7 +140,7 @@ def connect(
         timeout=timeout,
         verify=str(settings.ca_path) if settings.ca_path else True,
         per_page=PER_PAGE,
-        retry=policy(settings, attempts),
+        retry=retry or policy(settings),
         seconds_between_requests=0,
         seconds_between_writes=between_writes,
         lazy=True,  # nothing is asked before it is needed

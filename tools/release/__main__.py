@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from tools.core import cli, console, files
 from tools.core.errors import PipelineError
-from tools.github.client import connect
+from tools.github.client import connect, policy
 from tools.release import notes
 from tools.release.checks import Checked, check
 from tools.release.contents import ReleasePlan, fill_folder
@@ -41,7 +41,8 @@ def release(context: Context, options: Options, env: Mapping[str, str]) -> None:
     folder, settings = context.root / "dist" / "release", context.settings
     name = env.get("GITHUB_REPOSITORY") or context.event.repository
     token, platforms = settings.gh_token, settings.wheel_platforms
-    repository = connect(settings, 0).get_repo(name) if name and token else None
+    retry = policy(settings)  # waiting for the API and for uploads has one limit
+    repository = connect(settings, 0, retry).get_repo(name) if name and token else None
     with console.step(f"Check the release of {options.tag}"):
         checked = check(context.root, options.tag, platforms, name, repository)
     with lock(context.root):
@@ -55,7 +56,7 @@ def release(context: Context, options: Options, env: Mapping[str, str]) -> None:
             refuse_without_token()
         else:
             with console.step("Publish"):
-                transfer = Transfer(settings, folder)
+                transfer = Transfer(settings, folder, retry)
                 mark = draft_mark(context.root, env)
                 publisher = Publisher(repository, transfer, plan, mark)
                 result = persist(f"the release {plan.tag}", publisher.attempt)

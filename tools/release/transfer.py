@@ -19,7 +19,7 @@ from github.Requester import Requester
 from tools.core import http
 from tools.core.progress import progress
 from tools.core.settings import Settings
-from tools.github.client import HostBoundToken, policy
+from tools.github.client import HostBoundToken, Policy
 from tools.release.contents import Asset
 
 UPLOADS = 16  # at once
@@ -43,9 +43,9 @@ class CountedFile(io.FileIO):
 class Transfer:
     """Sends the files of a folder, and reads assets."""
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
+    def __init__(self, settings: Settings, folder: Path, retry: Policy) -> None:
         self.folder = folder
-        self.session = http.session(settings.ca_certificates, policy(settings), UPLOADS)
+        self.session = http.session(settings.ca_certificates, retry, UPLOADS)
         # requests drops it where a download is redirected to another host.
         self.session.auth = HostBoundToken(settings)
 
