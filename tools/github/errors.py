@@ -13,11 +13,10 @@ from collections.abc import Iterator, Mapping
 import requests
 import urllib3
 from github import GithubException
+from github.Requester import Requester
 
 from tools.core.errors import PipelineError
 from tools.core.secrets import redact
-
-LIMIT_WORDS = ("rate limit", "abuse detection", "retry your request again later")
 
 
 class GitHubError(PipelineError):
@@ -54,48 +53,27 @@ class GitHubError(PipelineError):
         return self.status == 0 or self.status >= 500
 
 
-def _errors(data: object) -> list[object]:
-    errors = data.get("errors") if isinstance(data, Mapping) else None
-    return errors if isinstance(errors, list) else []
-
-
-def message_of(data: object) -> str:
-    """GitHub's message in a response's body, the errors' own messages included."""
-    if not isinstance(data, Mapping):
-        return ""
-    parts = [str(data.get("message") or "")]
-    for error in _errors(data):
+def _read(data: object) -> tuple[str, frozenset[str]]:
+    """GitHub's message in a body, a validation's errors included, and their codes."""
+    body = data if isinstance(data, Mapping) else {}
+    errors = body.get("errors")
+    parts, codes = [str(body.get("message") or "")], set[str]()
+    for error in errors if isinstance(errors, list) else []:
         if isinstance(error, Mapping):
             words = [str(error[key]) for key in ("resource", "field", "code") if error.get(key)]
             parts.append(str(error.get("message") or " ".join(words)))
+            codes.add(str(error.get("code") or ""))
         else:
             parts.append(str(error))
-    return "; ".join(part for part in parts if part)
+    return "; ".join(filter(None, parts)), frozenset(codes - {""})
 
 
-def codes_of(data: object) -> frozenset[str]:
-    """Codes of a validation error (422), such as ``already_exists``."""
-    return frozenset(
-        str(error["code"])
-        for error in _errors(data)
-        if isinstance(error, Mapping) and error.get("code")
-    )
-
-
-def is_limit(status: int, headers: Mapping[str, str], data: object) -> bool:
-    """Whether a refusal is a rate limit, primary or secondary, and no matter of rights.
-
-    Both come as 403 or 429; a secondary limit may come without any header, and is then
-    told by its message alone.
+def _is_limit(status: int, headers: Mapping[str, str], said: str) -> bool:
+    """Whether a refusal is a rate limit, and no matter of rights, which is a 403 too: a
+    secondary limit may come without any header, and is told by its message alone.
     """
-    if status == 429:
-        return True
-    if status != 403:
-        return False
-    if "retry-after" in headers or headers.get("x-ratelimit-remaining") == "0":
-        return True
-    said = message_of(data).lower()
-    return any(word in said for word in LIMIT_WORDS)
+    named = "retry-after" in headers or headers.get("x-ratelimit-remaining") == "0"
+    return status == 429 or (status == 403 and (named or Requester.isRateLimitError(said)))
 
 
 def _unauthorized(said: str) -> tuple[str, str]:
@@ -119,15 +97,14 @@ def _forbidden(headers: Mapping[str, str], said: str) -> tuple[str, str]:
             "the organization wants the token authorized for single sign-on",
             f"Authorize it: {sso.partition('url=')[2] or 'in the settings of the token'}.",
         )
+    required = headers.get("x-accepted-github-permissions")
     if "resource not accessible by integration" in said.lower():
-        needed = headers.get("x-accepted-github-permissions", "contents=write")
-        return what, f"Give the job the permission in the workflow (permissions: {needed})."
-    if headers.get("x-accepted-github-permissions"):
-        needed = headers["x-accepted-github-permissions"]
-        return what, f"Give the token the repository permission {needed}."
-    if headers.get("x-accepted-oauth-scopes"):
+        rights = f"permissions: {required or 'contents=write'}"
+        return what, f"Give the job the permission in the workflow ({rights})."
+    if required:
+        return what, f"Give the token the repository permission {required}."
+    if scopes := headers.get("x-accepted-oauth-scopes"):
         has = headers.get("x-oauth-scopes") or "none"
-        scopes = headers["x-accepted-oauth-scopes"]
         return what, f"Give the token one of the scopes {scopes} (it has: {has})."
     return what, "Give the token write access to the repository's contents and packages."
 
@@ -170,8 +147,8 @@ def refusal(status: int, what: str, headers: Mapping[str, str], data: object) ->
         headers: Headers of the response, names in small letters.
         data: Parsed body of the response.
     """
-    said, codes = message_of(data), codes_of(data)
-    limited = is_limit(status, headers, data)
+    said, codes = _read(data)
+    limited = _is_limit(status, headers, said)
     if limited:
         meaning = f"the rate limit is used up ({said or 'no message'})"
         remedy = "Wait and run it again, or raise GITHUB_TIME_LIMIT."
