@@ -72,7 +72,7 @@ def record(run="r1", result="success", scale=1.0, name="lint-and-format"):
 
 
 def test_gantt():
-    """Every leg that ran has a bar from its beginning to its end; failures stand out."""
+    """Every matrix job that ran has a bar from its beginning to its end; failures stand out."""
     text = gantt(record(result="failure"))
     assert text.startswith("gantt\n    dateFormat X\n")
     assert "    section tests\n" in text
