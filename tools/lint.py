@@ -43,10 +43,10 @@ LINTERS: tuple[tuple[str, str, Patterns], ...] = (
 
 @dataclass(frozen=True)
 class Options:
-    """``--fix``: let isort and black correct files. ``--all``: although nothing changed."""
+    """What the command line asks for."""
 
-    fix: bool
-    all: bool
+    fix: bool = cli.option(False, "let isort and black correct files")
+    all: bool = cli.option(False, "lint although nothing has changed")
 
 
 def files_of(root: Path, *patterns: str) -> list[str]:
@@ -121,12 +121,7 @@ def work(options: Options) -> None:
     files.write(stamp, now)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line of the session."""
-    parser = cli.parser("lint", "Run all linters at the same time.")
-    parser.add_argument("--fix", action="store_true", help="let isort and black correct files")
-    parser.add_argument("--all", action="store_true", help="lint although nothing has changed")
-    return cli.main(parser, Options, work, arguments)
+main = cli.command("lint", "Run all linters at the same time.", Options, work)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.core import cli, console, process
+from tools.core import cli, process
 from tools.core.errors import PipelineError, UsageError
 
 
@@ -21,10 +21,17 @@ class NoOptions:
     """A command without options of its own."""
 
 
+@dataclass(frozen=True)
+class JsonOption:
+    """A command with ``--json``."""
+
+    json: bool = cli.option(False, "a result as JSON")
+
+
 def code_of(work: object, arguments: tuple[str, ...] = ()) -> int:
     """The exit code of a command that does ``work``."""
     assert callable(work)
-    return cli.main(cli.parser("x", "about"), NoOptions, work, arguments)
+    return cli.main("x", "about", NoOptions, work, arguments)
 
 
 def raising(error: BaseException) -> object:
@@ -77,10 +84,8 @@ def test_bad_options_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_an_error_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
     """With --json the error is the one document on stdout."""
-    made = cli.parser("x", "about")
-    made.add_argument("--json", action="store_true")
     work = raising(UsageError("Not so.", "Do this."))
-    assert cli.main(made, NoOptions, work, ["--json"]) == 2  # type: ignore[arg-type]
+    assert cli.main("x", "about", JsonOption, work, ["--json"]) == 2  # type: ignore[arg-type]
     out = json.loads(capsys.readouterr().out)
     assert out == {"error": {"message": "Not so.", "remedy": "Do this."}}
 
@@ -90,16 +95,14 @@ def test_debug(
     way: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """--debug, or a run repeated with debug logging on Actions, shows commands."""
+    work = lambda _given: process.run([sys.executable, "-c", "pass"]).code  # noqa: E731
     if way == "variable":
         monkeypatch.setenv("RUNNER_DEBUG", "1")
-    try:
-        code_of(
-            lambda _given: process.run([sys.executable, "-c", "pass"]).code,
-            ("--debug",) if way == "option" else (),
-        )
-    finally:
-        console.debug(False)
+    code_of(work, ("--debug",) if way == "option" else ())
     assert "$ " in capsys.readouterr().err
+    monkeypatch.delenv("RUNNER_DEBUG", raising=False)
+    code_of(work)  # and the next command in the same process does not
+    assert "$ " not in capsys.readouterr().err
 
 
 def test_a_reader_that_leaves_early() -> None:
@@ -112,7 +115,7 @@ def work(_):
     console.say("go")
     sys.stdin.readline()
     console.emit_json(["x" * 100] * 10000)
-sys.exit(cli.main(cli.parser("x", ""), dataclass(type("O", (), {})), work, []))
+sys.exit(cli.main("x", "", dataclass(type("O", (), {})), work, []))
 """
     child = subprocess.Popen(
         [sys.executable, "-c", code],

@@ -121,7 +121,7 @@ def test_sigterm_ends_the_whole_tree(tmp_path: Path) -> None:
         from dataclasses import dataclass
         from tools.core import cli, process
         process.GRACE = 0.5
-        sys.exit(cli.main(cli.parser("x", ""), dataclass(type("O", (), {{}})), lambda _: process.stream({python(TREE)!r}), []))
+        sys.exit(cli.main("x", "", dataclass(type("O", (), {{}})), lambda _: process.stream({python(TREE)!r}), []))
     """
     env = dict(os.environ, IDS=str(tmp_path / "ids"))
     child = subprocess.Popen(python(ours), env=env, stderr=subprocess.PIPE, text=True)

@@ -157,7 +157,8 @@ def run_release(
         mock.patch("requests.Session.request", impatient),
     ):
         return cli.main(
-            release.parser(),
+            "release",
+            "",
             release.Options,
             lambda options: release.release(load_context(variables, root), options, variables),
             arguments,

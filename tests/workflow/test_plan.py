@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tools.core import cli
 from tools.core.errors import UsageError
 from tools.core.settings import ROOT, load
 from tools.repo.event import Event
@@ -260,10 +260,9 @@ def test_mermaid():
 
 def found_event(*options, env=None):
     """The event that command line options describe."""
-    parser = argparse.ArgumentParser()
-    plan.add_event_options(parser)
-    parsed = plan.EventOptions(**vars(parser.parse_args(options)))
-    return plan.find_event(parsed, env or {}, ROOT)
+    parsed = vars(cli.parser("plan", "", plan.EventOptions).parse_args(options))
+    del parsed["debug"]
+    return plan.find_event(plan.EventOptions(**parsed), env or {}, ROOT)
 
 
 @pytest.mark.parametrize(
@@ -294,7 +293,7 @@ def test_event_options(options, name, ref):
         (["--event", "push", "--pr", "3"], "not an event of a pull request"),
         (["--event", "push", "--ref", "refs/pull/3/merge"], "not an event of a pull request"),
         (["--event", "pull_request", "--ref", "refs/heads/main"], "has no number"),
-        (["--pr", "0"], "has no number"),
+        (["--pr", "0"], "whole number of at least 1"),
         (["--event-file", "no-such.json"], "cannot be read"),
     ],
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -46,13 +46,31 @@ def whole(text: str) -> int:
 class Options:
     """What the command line asks for."""
 
-    keep: int = 10
-    grace: float = DAY
-    older_than: float = 0.0
-    tags_matching: Sequence[str] = ()
-    keep_tags: Sequence[str] = ()
-    dry_run: bool = False
-    json: bool = False
+    keep: int = cli.option(
+        10,
+        "keep the newest N images without a tag, with all their parts",
+        type=whole,
+        metavar="N",
+    )
+    grace: float = cli.option(
+        DAY,
+        "keep what was changed within: a push (1d)",
+        type=parse_duration,
+        metavar="DURATION",
+    )
+    older_than: float = cli.option(
+        0.0, "delete only what was not changed for", type=parse_duration, metavar="DURATION"
+    )
+    tags_matching: tuple[str, ...] = cli.option(
+        (),
+        "delete tagged images too, if all their tags match (pr-*); repeatable",
+        metavar="PATTERN",
+    )
+    keep_tags: tuple[str, ...] = cli.option(
+        (), "never delete what has such a tag; repeatable", metavar="PATTERN"
+    )
+    dry_run: bool = cli.option(False, "show the plan, delete nothing")
+    json: bool = cli.option(False, "print the report as JSON on stdout")
 
 
 def work(options: Options) -> None:
@@ -63,8 +81,8 @@ def work(options: Options) -> None:
         keep=options.keep,
         grace=options.grace,
         older_than=options.older_than,
-        tags_matching=tuple(options.tags_matching),
-        keep_tags=tuple(options.keep_tags),
+        tags_matching=options.tags_matching,
+        keep_tags=options.keep_tags,
         now=time.time(),
     )
     github = connect_github(settings, seconds_between_deletes(settings))
@@ -286,34 +304,9 @@ class Cleanup:
         memory.save(memory_path(self.settings), self.memory, there, now)
 
 
-# --- the command line ---------------------------------------------------------
-
-OPTIONS = (
-    ("--keep", whole, 10, "N", "keep the newest N images without a tag, with all their parts"),
-    ("--grace", parse_duration, DAY, "DURATION", "keep what was changed within: a push (1d)"),
-    ("--older-than", parse_duration, 0.0, "DURATION", "delete only what was not changed for"),
+main = cli.command(
+    "cleanup", "Delete old, untagged versions of the container package.", Options, work
 )
-PATTERNS = (
-    ("--tags-matching", "delete tagged images too, if all their tags match (pr-*)"),
-    ("--keep-tags", "never delete what has such a tag"),
-)
-
-
-def main(args: Sequence[str] | None = None) -> int:
-    """``python -m tools.cleanup``."""
-    parser = cli.parser("cleanup", "Delete old, untagged versions of the container package.")
-    for name, parse, default, metavar, text in OPTIONS:
-        kind = cli.argument(parse)
-        parser.add_argument(name, type=kind, default=default, metavar=metavar, help=text)
-    for name, text in PATTERNS:
-        parser.add_argument(
-            name, action="append", default=[], metavar="PATTERN", help=f"{text}; repeatable"
-        )
-    parser.add_argument("--dry-run", action="store_true", help="show the plan, delete nothing")
-    parser.add_argument(
-        "--json", action="store_true", help="print the report as JSON on stdout"
-    )
-    return cli.main(parser, Options, work, args)
 
 
 if __name__ == "__main__":

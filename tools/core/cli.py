@@ -8,7 +8,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import field, fields
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from tools.core import console
@@ -30,9 +31,34 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{sentence}.", f"See {self.prog} --help.")
 
 
-def parser(session: str, about: str) -> Parser:
-    """A parser with the options that every session has (``--debug``)."""
-    new = Parser(prog=f"nox -s {session} --", description=about)
+def option(default: T, about: str, *flags: str, **more: object) -> T:
+    """A field of a command's options: ``dry_run`` is the option ``--dry-run``.
+
+    Args:
+        default: Without the option. False makes a switch, an empty tuple a list.
+        about: What ``--help`` says.
+        flags: Names in place of the field's; one without dashes makes it positional.
+        more: For argparse's ``add_argument``: a ``type`` raises ValueError with the
+            forms that it accepts.
+    """
+    return field(default=default, metadata={"about": about, "flags": flags, "more": more})
+
+
+def parser(session: str, about: str, options: type[DataclassInstance]) -> Parser:
+    """The parser of a command, with ``--debug``, which every session has."""
+    new = Parser(prog=session, description=about)
+    for one in fields(options):
+        words = {"help": one.metadata["about"], **one.metadata["more"]}
+        flags = one.metadata["flags"] or (f"--{one.name.replace('_', '-')}",)
+        if flags[0].startswith("-"):
+            words |= {"dest": one.name, "default": one.default}
+        if one.default is False:
+            words["action"] = "store_true"
+        elif one.default == ():
+            words |= {"action": "append", "default": []}
+        if "type" in words:
+            words["type"] = argument(words["type"])
+        new.add_argument(*flags, **words)
     new.add_argument("--debug", action="store_true", help="show settings, event and commands")
     return new
 
@@ -49,7 +75,6 @@ def argument(parse: Callable[[str], T]) -> Callable[[str], T]:
     return parsed
 
 
-@argument
 def count(text: str) -> int:
     """A whole number of at least 1, for ``type=``."""
     if not text.isdecimal() or int(text) < 1:
@@ -58,8 +83,9 @@ def count(text: str) -> int:
 
 
 def main(
-    parser: argparse.ArgumentParser,
-    kind: type[Options],
+    session: str,
+    about: str,
+    options: type[Options],
     work: Callable[[Options], int | None],
     arguments: Sequence[str] | None = None,
 ) -> int:
@@ -67,8 +93,9 @@ def main(
     nothing to do, 1 the work failed, 2 bad usage or settings, 130 interrupted.
 
     Args:
-        parser: The parser.
-        kind: The dataclass of its options, each field named as the option's ``dest``.
+        session: The nox session, or another command line that begins with a program.
+        about: One line about it.
+        options: The dataclass of its options, each field an :func:`option`.
         work: Takes the options; returns its exit code, None for 0.
         arguments: Ours if not given.
     """
@@ -76,17 +103,24 @@ def main(
     signal.signal(signal.SIGTERM, _terminated)
     started = time.monotonic()
     console.emitted(reset=True)
-    code = _guarded(parser, kind, work, words)
-    name = parser.prog.removeprefix("nox -s ").removesuffix(" --")
+    line = session if " " in session else f"nox -s {session} --"
+    code = _guarded(parser(line, about, options), options, work, words)
     result = "done" if code == 0 else f"failed with exit code {code}"
     took = time.monotonic() - started
-    console.step_summary(f"Session `{name}`: {result} after {took:.1f} s.")
+    console.step_summary(f"Session `{session}`: {result} after {took:.1f} s.")
     return code
 
 
+def command(
+    session: str, about: str, options: type[Options], work: Callable[[Options], int | None]
+) -> Callable[..., int]:
+    """:func:`main` of a module, to be called with its arguments, or with none."""
+    return partial(main, session, about, options, work)
+
+
 def _guarded(
-    parser: argparse.ArgumentParser,
-    kind: type[Options],
+    parser: Parser,
+    options: type[Options],
     work: Callable[[Options], int | None],
     words: list[str],
 ) -> int:
@@ -94,10 +128,11 @@ def _guarded(
     try:
         parsed = parser.parse_args(words)
         # RUNNER_DEBUG is set when a run is repeated with debug logging on Actions.
-        if parsed.debug or os.environ.get("RUNNER_DEBUG") == "1":
-            console.debug()
+        console.debug(parsed.debug or os.environ.get("RUNNER_DEBUG") == "1")
+        if console.debugging():
             console.say(f"Python {sys.version.split()[0]} on {sys.platform}, arguments {words}")
-        return work(kind(**{f.name: getattr(parsed, f.name) for f in fields(kind)})) or 0
+        values = {one.name: getattr(parsed, one.name) for one in fields(options)}
+        return work(options(**{k: _frozen(v) for k, v in values.items()})) or 0
     except PipelineError as error:
         return _failed(error, words)
     except BrokenPipeError:
@@ -109,6 +144,10 @@ def _guarded(
     except KeyboardInterrupt:
         console.say("interrupted")
         return 130
+
+
+def _frozen(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _failed(error: PipelineError, words: list[str]) -> int:

@@ -22,10 +22,12 @@ CHECKS: tuple[Check, ...] = (
 
 @dataclass(frozen=True)
 class Options:
-    """``--for`` (sessions), ``--json``."""
+    """What the command line asks for."""
 
-    sessions: list[str]
-    json: bool
+    sessions: tuple[str, ...] = cli.option(
+        (), "check only what this session needs; repeatable", "--for", metavar="SESSION"
+    )
+    json: bool = cli.option(False, "results as JSON on stdout")
 
 
 def select(asked: Sequence[str]) -> tuple[list[str], list[Check]]:
@@ -66,14 +68,7 @@ def work(options: Options) -> int:
     return int(problems > 0)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line of the session."""
-    parser = cli.parser("doctor", "Find out what is wrong before it costs a run.")
-    add = parser.add_argument
-    add("--for", dest="sessions", action="append", default=[], metavar="SESSION",
-        help="check only what this session needs (repeatable)")  # fmt: skip
-    add("--json", action="store_true", help="results as JSON on stdout")
-    return cli.main(parser, Options, work, arguments)
+main = cli.command("doctor", "Find out what is wrong before it costs a run.", Options, work)
 
 
 if __name__ == "__main__":

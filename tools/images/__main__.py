@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -153,20 +152,9 @@ def report(built: ImageRecord, hub: Sequence[str]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """``python -m tools.images development|production``."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    image = arguments[0] if arguments and arguments[0] in SESSIONS else ""
-    about = f"Build the {image or 'development or production'} image."
-    parser = cli.parser(SESSIONS.get(image, "docker_dev"), about)
-    parser.add_argument("image", choices=record.IMAGES, help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--push",
-        action=argparse.BooleanOptionalAction,
-        help="push, or never; else by the event",
-    )
-    parser.add_argument("--output", choices=[OCI], help="write an OCI archive to dist/images/")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan, build nothing")
-    parser.add_argument("--json", action="store_true", help="print plan or record as JSON")
-    return cli.main(parser, Options, work, arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    image = words[0] if words and words[0] in SESSIONS else "development"
+    return cli.main(SESSIONS[image], f"Build the {image} image.", Options, work, words)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from pathlib import Path
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import Version
 
+from tools.core import cli
 from tools.core.errors import UsageError
 from tools.core.settings import Settings
 from tools.images import names, record
@@ -25,11 +27,15 @@ PUSH, LOAD, OCI = "push", "load", "oci"
 class Options:
     """What the command line asks for."""
 
-    image: str  # development or production
-    push: bool | None = None  # push, or never; None: as the event says
-    output: str | None = None  # "oci" for an archive
-    dry_run: bool = False
-    json: bool = False
+    image: str = cli.option("", argparse.SUPPRESS, "image", choices=record.IMAGES)
+    push: bool | None = cli.option(
+        None, "push, or never; else by the event", action=argparse.BooleanOptionalAction
+    )
+    output: str | None = cli.option(
+        None, "write an OCI archive to dist/images/", choices=(OCI,)
+    )
+    dry_run: bool = cli.option(False, "print the plan, build nothing")
+    json: bool = cli.option(False, "print plan or record as JSON")
 
 
 @dataclass(frozen=True)

@@ -84,10 +84,7 @@ def work(_options: Options) -> None:
     console.say(f"{OUTPUT}: {len(packages)} packages")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """``python -m tools.images.sbom``."""
-    parser = cli.parser("sbom", "List what is in the production image.")
-    return cli.main(parser, Options, work, arguments)
+main = cli.command("sbom", "List what is in the production image.", Options, work)
 
 
 if __name__ == "__main__":

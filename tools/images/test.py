@@ -24,16 +24,6 @@ COMMANDS = {
 
 
 @dataclass(frozen=True)
-class Options:
-    """What the command line asks for: the test, and the image where it is not the record's."""
-
-    type: str
-    image: str
-    digest: str
-    archive: str
-
-
-@dataclass(frozen=True)
 class ImageCheck:
     """One line of a test's table: what was looked at, what it should be, what it is."""
 
@@ -101,6 +91,16 @@ def check_help(runner: Runner, image: str, context: Context) -> Iterator[ImageCh
 TESTS = {"basic": check_basic, "import": check_import, "help": check_help}
 
 
+@dataclass(frozen=True)
+class Options:
+    """What the command line asks for: the test, and the image where it is not the record's."""
+
+    type: str = cli.option("", argparse.SUPPRESS, "type", choices=list(TESTS))
+    image: str = cli.option("development", "which image", choices=record.IMAGES)
+    digest: str = cli.option("", "sha256:... of an image in the registry")
+    archive: str = cli.option("", "an OCI archive in place of a registry")
+
+
 def report(options: Options, digest: str, checks: Sequence[ImageCheck]) -> None:
     """Show the table, to the person and in the job's summary."""
     rows = [(c.what, c.expected, c.actual, "ok" if c.passed else "FAILED") for c in checks]
@@ -126,14 +126,7 @@ def work(options: Options) -> None:
         )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """``python -m tools.images.test TYPE``."""
-    parser = cli.parser("docker_test", "Test the image that was built.")
-    parser.add_argument("type", choices=TESTS, help=argparse.SUPPRESS)
-    parser.add_argument("--image", choices=record.IMAGES, default="development")
-    parser.add_argument("--digest", default="", help="sha256:... of an image in the registry")
-    parser.add_argument("--archive", default="", help="an OCI archive in place of a registry")
-    return cli.main(parser, Options, work, arguments)
+main = cli.command("docker_test", "Test the image that was built.", Options, work)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +24,11 @@ from tools.repo.context import Context, load_context
 
 @dataclass(frozen=True)
 class Options:
-    """The command line."""
+    """What the command line asks for."""
 
-    tag: str
-    dry_run: bool
-    json: bool
+    tag: str = cli.option("", "the version's git tag, such as v1.2.3 or v1.2.3-rc1", "tag")
+    dry_run: bool = cli.option(False, "all but publishing")
+    json: bool = cli.option(False, "plan and outcome as JSON")
 
 
 def release(context: Context, options: Options, env: Mapping[str, str]) -> None:
@@ -124,20 +123,14 @@ def report(plan: ReleasePlan, result: PublishResult) -> None:
     console.set_output("release-id", str(result.id))
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = cli.parser("release", "Publish the GitHub release of a version with its wheels.")
-    parser.add_argument("tag", help="the version's git tag, such as v1.2.3 or v1.2.3-rc1")
-    parser.add_argument("--dry-run", action="store_true", help="all but publishing")
-    parser.add_argument("--json", action="store_true", help="plan and outcome as JSON")
-    return parser
+def work(options: Options) -> None:
+    """Release from this checkout."""
+    release(load_context(), options, os.environ)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
-    return cli.main(
-        parser(), Options, lambda o: release(load_context(), o, os.environ), arguments
-    )
+main = cli.command(
+    "release", "Publish the GitHub release of a version with its wheels.", Options, work
+)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,10 +25,10 @@ LIMIT = 20
 class Options:
     """What the command line asks for."""
 
-    source: str = "auto"
-    limit: int = LIMIT
-    output: str = OUTPUT
-    mermaid: bool = False
+    source: str = cli.option("auto", "where runs are", choices=("auto", "actions", "local"))
+    limit: int = cli.option(LIMIT, f"runs ({LIMIT})", type=cli.count)
+    output: str = cli.option(OUTPUT, f"the page ({OUTPUT})")
+    mermaid: bool = cli.option(False, "the Gantt chart on stdout too")
 
 
 def work(options: Options) -> int:
@@ -52,14 +51,7 @@ def work(options: Options) -> int:
     return 0
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """``python -m tools.runs``."""
-    parser = cli.parser("summary", "Draw the last run, and how runs went over time.")
-    parser.add_argument("--source", choices=("auto", "actions", "local"), default="auto")
-    parser.add_argument("--limit", type=cli.count, default=LIMIT, help=f"runs ({LIMIT})")
-    parser.add_argument("--output", default=OUTPUT, help=f"the page ({OUTPUT})")
-    parser.add_argument("--mermaid", action="store_true", help="the Gantt chart on stdout too")
-    return cli.main(parser, Options, work, args)
+main = cli.command("summary", "Draw the last run, and how runs went over time.", Options, work)
 
 
 if __name__ == "__main__":

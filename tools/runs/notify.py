@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tools.core import cli, console
@@ -28,7 +28,7 @@ _WORDS = {"success": "succeeded", "failure": "failed"}
 class Options:
     """What the command line asks for."""
 
-    dry_run: bool = False
+    dry_run: bool = cli.option(False, "print it, send nothing")
 
 
 def escape(text: str) -> str:
@@ -112,11 +112,7 @@ def work(options: Options) -> int:
     return 0
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """``python -m tools.runs.notify``."""
-    parser = cli.parser("notify", "Tell Slack how the last run went.")
-    parser.add_argument("--dry-run", action="store_true", help="print it, send nothing")
-    return cli.main(parser, Options, work, args)
+main = cli.command("notify", "Tell Slack how the last run went.", Options, work)
 
 
 if __name__ == "__main__":

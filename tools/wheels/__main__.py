@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +21,11 @@ from tools.wheels.source import Source, Tree, copy_tree, open_tree, parse_source
 
 @dataclass(frozen=True)
 class Options:
-    """The command line."""
+    """What the command line asks for."""
 
-    dry_run: bool
-    json: bool
-    twice: bool
+    dry_run: bool = cli.option(False, "show the plan, build nothing")
+    json: bool = cli.option(False, "print the result as JSON")
+    twice: bool = cli.option(False, "fail unless byte-identical")
 
 
 @dataclass(frozen=True)
@@ -199,13 +198,9 @@ def work(options: Options) -> None:
         show(plan)
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """``python -m tools.wheels``."""
-    parser = cli.parser("wheels", "Build, repair, check and install-test wheels into dist/.")
-    parser.add_argument("--dry-run", action="store_true", help="show the plan, build nothing")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--twice", action="store_true", help="fail unless byte-identical")
-    return cli.main(parser, Options, work, args)
+main = cli.command(
+    "wheels", "Build, repair, check and install-test wheels into dist/.", Options, work
+)
 
 
 if __name__ == "__main__":

@@ -169,10 +169,10 @@ def job_status(results: Iterable[str], cancelled: bool = False) -> dict[str, boo
 
 @dataclass(frozen=True)
 class Options:
-    """The expression, and the file of the contexts."""
+    """What the command line asks for."""
 
-    expression: str
-    context: Path | None
+    expression: str = cli.option("", "with or without ${{ }}", "expression")
+    context: Path | None = cli.option(None, "JSON object of contexts", type=Path)
 
 
 def _scope(path: Path | None) -> Scope:
@@ -205,15 +205,13 @@ def work(options: Options) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """``python -m tools.workflow.expressions``."""
-    made = cli.parser("", "Print the value of an Actions expression as JSON.")
-    made.prog = "python -m tools.workflow.expressions"
-    made.add_argument("expression", help="with or without ${{ }}")
-    made.add_argument("--context", type=Path, metavar="FILE", help="JSON object of contexts")
     words = list(sys.argv[1:] if arguments is None else arguments)
     # An expression may begin with a minus, which is not an option.
     negative = [word for word in words if re.match(r"-[\d.I]", word)]
-    rest = [word for word in words if word not in negative]
-    return cli.main(made, Options, work, [*rest, *(["--", *negative] if negative else [])])
+    words = [word for word in words if word not in negative]
+    words += ["--", *negative] if negative else []
+    about = "Print the value of an Actions expression as JSON."
+    return cli.main("python -m tools.workflow.expressions", about, Options, work, words)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import platform
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from tools.core import cli, console, files
@@ -39,30 +39,17 @@ HEADINGS = ("job", "result", "seconds", "why")
 EXIT_CODES = {SUCCESS: 0, FAILURE: 1, CANCELLED: 130}
 
 
+JOBS = max(2, os.cpu_count() or 2)
+
+
 @dataclasses.dataclass(frozen=True)
 class Options(plan.EventOptions):
     """What the command line asks for."""
 
-    jobs: int
-    publish: bool
-    dry_run: bool
-    json: bool
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """``python -m tools.workflow.local``."""
-    parser = cli.parser("pipeline", "Run the jobs that plan says run, as CI would.")
-    plan.add_event_options(parser)
-    default = max(2, os.cpu_count() or 2)
-    parser.add_argument(
-        "-j", "--jobs", type=cli.count, default=default, help=f"at the same time ({default})"
-    )
-    parser.add_argument(
-        "--publish", action="store_true", help="really push, release and delete, as CI does"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="show the commands, run nothing")
-    parser.add_argument("--json", action="store_true", help="the record of the run on stdout")
-    return cli.main(parser, Options, work, arguments)
+    jobs: int = cli.option(JOBS, f"at the same time ({JOBS})", "-j", "--jobs", type=cli.count)
+    publish: bool = cli.option(False, "really push, release and delete, as CI does")
+    dry_run: bool = cli.option(False, "show the commands, run nothing")
+    json: bool = cli.option(False, "the record of the run on stdout")
 
 
 def work(options: Options) -> int:
@@ -264,6 +251,9 @@ def show_result(runner: Runner, record: RunRecord) -> None:
             obstacles.add(obstacle)
     for obstacle in obstacles:
         console.say(f"not run: {obstacle.reason} {obstacle.remedy}")
+
+
+main = cli.command("pipeline", "Run the jobs that plan says run, as CI would.", Options, work)
 
 
 if __name__ == "__main__":

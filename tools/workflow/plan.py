@@ -6,7 +6,6 @@ workflow file.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import os
 import re
@@ -78,33 +77,16 @@ class Plan:
 class EventOptions:
     """The options that describe an event, and the jobs that are supposed to fail."""
 
-    event: str | None
-    ref: str | None
-    sha: str | None
-    pr: int | None
-    base: str | None
-    fork: bool
-    force_build: bool
-    default_branch: str | None
-    event_file: str | None
-    failed: list[str]
-
-
-def add_event_options(parser: argparse.ArgumentParser) -> None:
-    """The options of :class:`EventOptions`, for ``plan`` and ``pipeline``."""
-    group = parser.add_argument_group("the event (default: that of Actions, or the checkout)")
-    group.add_argument("--event", metavar="NAME", help=", ".join(events.EVENT_NAMES))
-    group.add_argument("--ref", help="full git reference, such as refs/tags/v1.0.0")
-    group.add_argument("--sha", help="full commit hash")
-    group.add_argument("--pr", type=int, metavar="N", help="a pull request's number")
-    group.add_argument("--base", help="the branch that a pull request is to change")
-    group.add_argument("--fork", action="store_true", help="the pull request is from a fork")
-    group.add_argument("--force-build", action="store_true", help="input of a manual run")
-    group.add_argument("--default-branch", help="the repository's default branch")
-    group.add_argument("--event-file", metavar="FILE", help="an Actions event file (JSON)")
-    parser.add_argument(
-        "--failed", metavar="JOB", action="append", default=[], help="suppose that it fails"
-    )
+    event: str | None = cli.option(None, f"one of {', '.join(events.EVENT_NAMES)}")
+    ref: str | None = cli.option(None, "full git reference, such as refs/tags/v1.0.0")
+    sha: str | None = cli.option(None, "full commit hash")
+    pr: int | None = cli.option(None, "a pull request's number", type=cli.count)
+    base: str | None = cli.option(None, "the branch that a pull request is to change")
+    fork: bool = cli.option(False, "the pull request is from a fork")
+    force_build: bool = cli.option(False, "input of a manual run")
+    default_branch: str | None = cli.option(None, "the repository's default branch")
+    event_file: str | None = cli.option(None, "an Actions event file (JSON)")
+    failed: tuple[str, ...] = cli.option((), "suppose that this job fails; repeatable")
 
 
 def is_described(options: EventOptions) -> bool:
@@ -295,8 +277,8 @@ def show(plan: Plan) -> None:
 class Options(EventOptions):
     """The event, and the form of the answer."""
 
-    json: bool
-    mermaid: bool
+    json: bool = cli.option(False, "one JSON object on stdout")
+    mermaid: bool = cli.option(False, "the graph as Mermaid on stdout")
 
 
 def work(options: Options) -> None:
@@ -310,14 +292,9 @@ def work(options: Options) -> None:
         show(plan)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """``python -m tools.workflow.plan``."""
-    parser = cli.parser("plan", "Tell which jobs an event would run, and why; nothing is run.")
-    add_event_options(parser)
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    form.add_argument("--mermaid", action="store_true", help="the graph as Mermaid on stdout")
-    return cli.main(parser, Options, work, arguments)
+main = cli.command(
+    "plan", "Tell which jobs an event would run, and why; nothing is run.", Options, work
+)
 
 
 if __name__ == "__main__":
