@@ -1,7 +1,5 @@
 """What a command needs to know before it starts: settings, event, version, time."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,56 +7,42 @@ from pathlib import Path
 
 from tools.core import console
 from tools.core.settings import ROOT, Settings, load
-from tools.repo import git
 from tools.repo.event import Event, from_actions
-from tools.repo.versions import parse_tag
+from tools.repo.git import commit_time, describe_version, every_tag, git, head, repository_of
+from tools.repo.versions import known_versions, parse_tag
 
 
 @dataclass(frozen=True)
 class Context:
-    """Settings, the event, and what git knows of the commit.
-
-    Attributes:
-        settings: All settings.
-        event: What triggered us.
-        version: PEP 440 version of what is built.
-        created: Seconds since the epoch of the commit (or ``SOURCE_DATE_EPOCH``).
-        tags: All git tags of the repository, where the event is a tag.
-        root: The checkout.
-    """
+    """Settings, the event, and what git knows of the commit."""
 
     settings: Settings
     event: Event
-    version: str
-    created: int
-    tags: tuple[str, ...]
-    root: Path = ROOT
+    version: str  # PEP 440, of what is built
+    created: int  # seconds since the epoch of the commit (or SOURCE_DATE_EPOCH)
+    tags: tuple[str, ...]  # all git tags of the repository, where the event is a tag
+    root: Path = ROOT  # the checkout
 
 
 def checkout_event(root: Path = ROOT) -> Event:
-    """The push that would have brought the checkout here: of its branch, else its tag.
-
-    Raises:
-        UsageError: There is no commit here.
+    """The push that would have brought the checkout here: of its branch, else its tag
+    (UsageError if there is no commit).
     """
-    sha = git.head(root)
-    ref = f"refs/heads/{git.branch(root) or f'detached-{sha[:7]}'}"
-    if not git.branch(root) and (tags := git.version_tags(root)):
-        ref = f"refs/tags/{tags[-1]}"
-    return Event(
-        "push",
-        ref,
-        sha=sha,
-        repository=git.repository(root),
-        default_branch=git.default_branch(root),
-    )
+    sha = head(root)
+    branch = git(root, "symbolic-ref", "--short", "--quiet", "HEAD", check=False)
+    versions = known_versions(git(root, "tag", "--points-at", "HEAD").splitlines())
+    ref = f"refs/heads/{branch or f'detached-{sha[:7]}'}"
+    if versions and not branch:
+        ref = f"refs/tags/{versions[-1].tag}"
+    origin = git(root, "remote", "get-url", "origin", check=False)
+    trunk = git(root, "symbolic-ref", "--short", "refs/remotes/origin/HEAD", check=False)
+    trunk = trunk.removeprefix("origin/") or "main"
+    return Event("push", ref, sha, repository_of(origin), trunk)
 
 
 def current_event(env: Mapping[str, str], root: Path = ROOT) -> Event:
-    """The event of the Actions variables where they are set, else of the checkout.
-
-    Raises:
-        UsageError: Neither is there, or a variable cannot be read.
+    """The event of the Actions variables where they are set, else of the checkout
+    (UsageError if neither can be read).
     """
     event = from_actions(env) if env.get("GITHUB_EVENT_NAME") else checkout_event(root)
     if console.debugging():
@@ -67,20 +51,9 @@ def current_event(env: Mapping[str, str], root: Path = ROOT) -> Event:
 
 
 def load_context(env: Mapping[str, str] | None = None, root: Path = ROOT) -> Context:
-    """Read everything once.
-
-    Raises:
-        UsageError: A setting, the event or the tag cannot be read.
-    """
+    """Read everything once (UsageError if a setting, the event or the tag is wrong)."""
     env = os.environ if env is None else env
-    settings = load(env, root)
-    event = current_event(env, root)
-    version = parse_tag(event.tag).version if event.tag else git.describe_version(root)
-    return Context(
-        settings=settings,
-        event=event,
-        version=str(version),
-        created=git.commit_time(root),
-        tags=tuple(git.every_tag(root)) if event.tag else (),
-        root=root,
-    )
+    settings, event = load(env, root), current_event(env, root)
+    version = str(parse_tag(event.tag).version) if event.tag else describe_version(root)
+    tags = tuple(every_tag(root)) if event.tag else ()
+    return Context(settings, event, version, commit_time(root), tags, root)

@@ -3,15 +3,13 @@
 Values only: reading git is :mod:`tools.repo.git`'s, choosing is :mod:`tools.repo.context`'s.
 """
 
-from __future__ import annotations
-
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tools.core.errors import UsageError
+from tools.core.files import parse_json
 
 EVENT_NAMES = ("push", "pull_request", "workflow_dispatch")
 NO_COMMIT = "0" * 40
@@ -21,35 +19,20 @@ Payload = Mapping[str, object]
 
 @dataclass(frozen=True)
 class Event:
-    """One event, as the workflow would see it.
+    """One event, as the workflow would see it."""
 
-    Attributes:
-        name: ``push``, ``pull_request`` or ``workflow_dispatch``.
-        ref: Full git reference, ``refs/heads/main``.
-        sha: Full commit hash.
-        repository: ``owner/name``.
-        default_branch: The repository's default branch.
-        pull_request: Number of the pull request, if it is one.
-        head_ref: Source branch of a pull request.
-        base_ref: Target branch of a pull request.
-        fork: Whether the pull request comes from a fork: no secrets, no push rights.
-        force_build: The input of a manual run.
-        actor: Who triggered it.
-        payload: The raw event, for the ``github.event`` context.
-    """
-
-    name: str
-    ref: str
-    sha: str = NO_COMMIT
-    repository: str = ""
+    name: str  # one of EVENT_NAMES
+    ref: str  # full git reference, refs/heads/main
+    sha: str = NO_COMMIT  # full commit hash
+    repository: str = ""  # owner/name
     default_branch: str = "main"
-    pull_request: int | None = None
-    head_ref: str = ""
-    base_ref: str = ""
-    fork: bool = False
-    force_build: bool = False
-    actor: str = ""
-    payload: Payload = field(default_factory=dict, compare=False)
+    pull_request: int | None = None  # number of the pull request, if it is one
+    head_ref: str = ""  # source branch of a pull request
+    base_ref: str = ""  # target branch of a pull request
+    fork: bool = False  # a pull request from a fork: no secrets, no push rights
+    force_build: bool = False  # the input of a manual run
+    actor: str = ""  # who triggered it
+    payload: Payload = field(default_factory=dict, compare=False)  # raw, for github.event
 
     @property
     def branch(self) -> str | None:
@@ -68,7 +51,7 @@ class Event:
     @property
     def on_default_branch(self) -> bool:
         """Whether this is a push to, or a manual run on, the default branch."""
-        return self.branch is not None and self.branch == self.default_branch
+        return self.branch == self.default_branch
 
     @property
     def short_sha(self) -> str:
@@ -82,65 +65,47 @@ class Event:
 
     def to_json(self) -> dict[str, str | int | bool | None]:
         """The event as plain data (without actor and raw payload)."""
-        return {
-            "name": self.name,
-            "ref": self.ref,
-            "sha": self.sha,
-            "repository": self.repository,
-            "default_branch": self.default_branch,
-            "pull_request": self.pull_request,
-            "head_ref": self.head_ref,
-            "base_ref": self.base_ref,
-            "fork": self.fork,
-            "force_build": self.force_build,
-        }
+        return {k: v for k, v in vars(self).items() if k not in ("actor", "payload")}
 
 
-def check_event_name(name: str) -> str:
-    """``name`` if the workflow has such a trigger; UsageError otherwise."""
-    if name not in EVENT_NAMES:
-        raise UsageError(
-            f"The event {name!r} does not trigger this pipeline.",
-            f"Use one of: {', '.join(EVENT_NAMES)}.",
-        )
-    return name
-
-
-def full_ref(ref: str) -> str:
-    """A full git reference; UsageError for anything else.
-
-    A bare name is not guessed at: ``v1.0.0`` may be a branch as well as a tag.
-    """
-    if re.fullmatch(r"refs/(heads|tags|pull)/\S.*", ref) and not ref.endswith("/"):
-        return ref
-    raise UsageError(
-        f"The reference {ref!r} is not a full git reference.",
+# Parts of an event: what each matches, what is wrong with others, what to do.
+_PARTS = {
+    "event": (
+        "|".join(EVENT_NAMES),
+        "does not trigger this pipeline",
+        f"Use one of: {', '.join(EVENT_NAMES)}.",
+    ),
+    # A bare name is not guessed at: v1.0.0 may be a branch as well as a tag.
+    "reference": (
+        r"refs/(heads|tags|pull)/\S.*(?<!/)",
+        "is not a full git reference",
         "Give one such as refs/heads/main, refs/tags/v1.0.0 or refs/pull/123/merge.",
-    )
-
-
-def check_sha(sha: str) -> str:
-    """``sha`` if it is a full commit hash (SHA-1 or SHA-256); UsageError otherwise."""
-    if re.fullmatch(r"[0-9a-f]{40}([0-9a-f]{24})?", sha):
-        return sha
-    raise UsageError(
-        f"The commit {sha!r} is not a full hash.",
+    ),
+    "commit": (
+        r"[0-9a-f]{40}([0-9a-f]{24})?",
+        "is not a full hash",
         "Give 40 hexadecimal digits, in small letters.",
-    )
+    ),
+}
+
+
+def check(part: str, text: str) -> str:
+    """``text`` if it can be that ``part`` of an event (``reference``); UsageError if not."""
+    pattern, wrong, remedy = _PARTS[part]
+    if not re.fullmatch(pattern, text):
+        raise UsageError(f"The {part} {text!r} {wrong}.", remedy)
+    return text
 
 
 def read_payload(path: str) -> dict[str, object]:
     """The JSON object of an Actions event file; UsageError if there is none."""
     try:
-        payload = json.loads(Path(path).read_text(encoding="utf-8"))
+        return parse_json(Path(path).read_bytes(), dict[str, object])
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(
             f"The event file {path!r} cannot be read: {error}.",
             "Give the path of a JSON file as GITHUB_EVENT_PATH names it.",
         ) from error
-    if not isinstance(payload, dict):
-        raise UsageError(f"The event file {path!r} holds no JSON object.", "Give another file.")
-    return payload
 
 
 def dig(payload: Payload, *keys: str) -> object:
@@ -153,11 +118,11 @@ def dig(payload: Payload, *keys: str) -> object:
 
 def is_fork(payload: Payload) -> bool:
     """Whether a pull request's head lives in another repository than its base."""
-    if "pull_request" not in payload:
-        return False
-    head = dig(payload, "pull_request", "head", "repo", "full_name")
+    head, base = (
+        dig(payload, "pull_request", side, "repo", "full_name") for side in ("head", "base")
+    )
     # A deleted fork has no head repository: it is a fork all the same.
-    return head is None or head != dig(payload, "pull_request", "base", "repo", "full_name")
+    return "pull_request" in payload and (head is None or head != base)
 
 
 def forces_build(payload: Payload) -> bool:
@@ -166,11 +131,8 @@ def forces_build(payload: Payload) -> bool:
 
 
 def _number(name: str, ref: str, payload: Payload) -> int | None:
-    """Number of the pull request, from the reference, else from the payload.
-
-    Raises:
-        UsageError: It is a pull request without a number: taken for a push of its
-            branch, it would move that branch's tags.
+    """Number of the pull request, from the reference, else from the payload (UsageError if
+    it has none: taken for a push of its branch, it would move that branch's tags).
     """
     if match := re.fullmatch(r"refs/pull/([0-9]{1,15})/.+", ref):
         return int(match.group(1))
@@ -186,26 +148,20 @@ def _number(name: str, ref: str, payload: Payload) -> int | None:
 
 
 def from_actions(env: Mapping[str, str], default_branch: str = "main") -> Event:
-    """The event that the standard Actions variables describe.
-
-    Args:
-        env: The environment.
-        default_branch: Used where the payload names none.
-
-    Raises:
-        UsageError: A variable or the event file cannot be read.
+    """The event that the standard Actions variables describe; ``default_branch`` is used
+    where the payload names none. UsageError if a variable or the event file is wrong.
 
     Source: GitHub Actions, "Default environment variables" and "Events that trigger
     workflows".
     """
     payload = read_payload(env["GITHUB_EVENT_PATH"]) if env.get("GITHUB_EVENT_PATH") else {}
-    ref = full_ref(env.get("GITHUB_REF", ""))
-    name = check_event_name(env.get("GITHUB_EVENT_NAME", ""))
+    ref = check("reference", env.get("GITHUB_REF", ""))
+    name = check("event", env.get("GITHUB_EVENT_NAME", ""))
     branch = dig(payload, "repository", "default_branch")
     return Event(
         name=name,
         ref=ref,
-        sha=check_sha(env.get("GITHUB_SHA", "") or NO_COMMIT),
+        sha=check("commit", env.get("GITHUB_SHA") or NO_COMMIT),
         repository=env.get("GITHUB_REPOSITORY", ""),
         default_branch=branch if isinstance(branch, str) and branch else default_branch,
         pull_request=_number(name, ref, payload),

@@ -1,6 +1,4 @@
-"""Asking git: one small function a question, without a shell."""
-
-from __future__ import annotations
+"""Asking git, without a shell."""
 
 import os
 import re
@@ -17,24 +15,16 @@ def git(root: Path, *args: str, check: bool = True, timeout: float | None = None
     """Output of a git command in ``root``, stripped; empty if it fails unchecked.
 
     Raises:
-        PipelineError: git is missing, or (with ``check``) ended with an error.
+        PipelineError: git is missing, out of time, or (with ``check``) ended with an error.
     """
     # Not ours to answer questions, nor to take locks while somebody else works.
     env = dict(os.environ, GIT_TERMINAL_PROMPT="0", GIT_OPTIONAL_LOCKS="0")
     command = ["git", "-C", str(root), *args]
-    try:
-        done = process.run(command, env=env, check=False, timeout=timeout, mask=False)
-    except process.TimeLimitError as error:
-        raise PipelineError(
-            f"git {args[0]} did not end within {timeout:.0f} s.",
-            "See whether the remote can be reached.",
-        ) from error
-    if done.code:
-        if not check:
-            return ""
+    done = process.run(command, env=env, check=False, timeout=timeout, mask=False)
+    if done.code and check:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise PipelineError(f"git {args[0]} failed: {last}.")
-    return done.stdout.strip()
+    return "" if done.code else done.stdout.strip()
 
 
 def repository_of(address: str) -> str:
@@ -42,23 +32,6 @@ def repository_of(address: str) -> str:
     match = re.search(r"[/:]([^/:\s]+/[^/\s]+?)(?:\.git)?/?$", address)
     is_path = address.startswith(("/", ".", "file:")) or re.match(r"[A-Za-z]:[\\/]", address)
     return match.group(1) if match and not is_path else ""
-
-
-def tags(root: Path) -> list[str]:
-    """All tags of the clone."""
-    return git(root, "tag", "--list", check=False).splitlines()
-
-
-def remote_tags(root: Path) -> list[str]:
-    """All tags of the remote ``origin``.
-
-    Raises:
-        PipelineError: It cannot be asked.
-    """
-    text = git(root, "ls-remote", "--tags", "--refs", "origin", timeout=REMOTE_LIMIT)
-    return [
-        line.split("refs/tags/", 1)[1] for line in text.splitlines() if "refs/tags/" in line
-    ]
 
 
 def is_shallow(root: Path) -> bool:
@@ -73,34 +46,22 @@ def every_tag(root: Path) -> list[str]:
         PipelineError: The clone is shallow and its origin cannot be asked. Without all
             tags a floating tag could move backwards.
     """
-    names = set(tags(root))
+    names = set(git(root, "tag", "--list", check=False).splitlines())
     if is_shallow(root):
         try:
-            names |= set(remote_tags(root))
+            text = git(root, "ls-remote", "--tags", "--refs", "origin", timeout=REMOTE_LIMIT)
         except PipelineError as error:
             raise PipelineError(
                 "The clone is shallow, and origin could not be asked for the other tags.",
                 "Fetch them with git fetch --unshallow --tags (on Actions: fetch-depth: 0).",
                 error.message,
             ) from error
+        names |= {line.partition("refs/tags/")[2] for line in text.splitlines()} - {""}
     return sorted(names)
 
 
-def _tags_of(root: Path, relation: str) -> list[str]:
-    return git(root, "tag", relation, "HEAD", check=False).splitlines()
-
-
-def version_tags(root: Path) -> list[str]:
-    """Version tags of the commit that is checked out, the lowest version first."""
-    return [version.tag for version in known_versions(_tags_of(root, "--points-at"))]
-
-
 def head(root: Path) -> str:
-    """The full hash of the commit that is checked out.
-
-    Raises:
-        UsageError: There is no commit here.
-    """
+    """The full hash of the commit that is checked out (UsageError if there is none)."""
     try:
         return git(root, "rev-parse", "--verify", "HEAD")
     except PipelineError as error:
@@ -109,27 +70,6 @@ def head(root: Path) -> str:
             "Clone the repository, or give the event with --event and --ref.",
             error.message,
         ) from error
-
-
-def branch(root: Path) -> str:
-    """The branch that is checked out; empty if none is."""
-    return git(root, "symbolic-ref", "--short", "--quiet", "HEAD", check=False)
-
-
-def default_branch(root: Path) -> str:
-    """The branch that origin calls its own; ``main`` if it does not say."""
-    name = git(root, "symbolic-ref", "--short", "refs/remotes/origin/HEAD", check=False)
-    return name.removeprefix("origin/") or "main"
-
-
-def repository(root: Path) -> str:
-    """``owner/name`` of origin; empty if it has no such form."""
-    return repository_of(git(root, "remote", "get-url", "origin", check=False))
-
-
-def is_dirty(root: Path) -> bool:
-    """Whether tracked files have changes that are not committed."""
-    return bool(git(root, "status", "--porcelain", "--untracked-files=no", check=False))
 
 
 def commit_time(root: Path) -> int:
@@ -149,13 +89,13 @@ def commit_time(root: Path) -> int:
 
 def describe_version(root: Path) -> str:
     """The PEP 440 version of the checkout: its version tag, else a development one."""
-    dirty = is_dirty(root)
-    here = known_versions(_tags_of(root, "--points-at"))
+    dirty = bool(git(root, "status", "--porcelain", "--untracked-files=no", check=False))
+    here = known_versions(git(root, "tag", "--points-at", "HEAD", check=False).splitlines())
     if here and not dirty:
         return str(here[-1].version)
-    merged = known_versions(_tags_of(root, "--merged"))
-    last = merged[-1] if merged else None
-    span = f"{last.tag}..HEAD" if last else "HEAD"
+    merged = known_versions(git(root, "tag", "--merged", "HEAD", check=False).splitlines())
+    span, last = "HEAD", None
+    if merged:
+        span, last = f"{merged[-1].tag}..HEAD", merged[-1].version
     distance = int(git(root, "rev-list", "--count", span))
-    sha = git(root, "rev-parse", "HEAD")
-    return development_version(last.version if last else None, distance, sha, dirty)
+    return development_version(last, distance, head(root), dirty)

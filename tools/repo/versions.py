@@ -1,7 +1,5 @@
 """Versions and version tags: PEP 440 and the semver spellings of prereleases (pure)."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -47,17 +45,7 @@ class TagVersion:
 
 
 def parse_tag(tag: str) -> TagVersion:
-    """The version that a git tag names.
-
-    Args:
-        tag: A tag's short name, such as ``v1.2.3-rc1``.
-
-    Returns:
-        The tag and its PEP 440 version (``1.2.3rc1``).
-
-    Raises:
-        UsageError: The tag is not a version; the sentence shows the accepted forms.
-    """
+    """The version that a git tag (``v1.2.3-rc1``) names; UsageError if it is not one."""
     try:
         if len(tag) > _LONGEST or not _TAG.fullmatch(tag):
             raise InvalidVersion(tag)
@@ -84,13 +72,8 @@ def development_version(last: Version | None, distance: int, sha: str, dirty: bo
 
     A development release of the version that comes next after the last tag, so that it
     sorts between the two: 1.2.4.dev5 after 1.2.3, 1.2.3rc2.dev5 after 1.2.3rc1. Without
-    any tag, one of 0.0.1. The commit stands in the local part.
-
-    Args:
-        last: The nearest version before the commit, if any.
-        distance: Commits since its tag, or since the beginning.
-        sha: The commit's full hash.
-        dirty: Whether the checkout has changes that are not committed.
+    any tag (``last``), one of 0.0.1. ``distance`` are the commits since that tag or the
+    beginning; the commit stands in the local part.
     """
     base = "0.0.1"
     if last is not None:

@@ -98,7 +98,7 @@ def is_described(options: EventOptions) -> bool:
 def _name(options: EventOptions, payload: events.Payload) -> str:
     """The event's name: the option, or the only one that the others leave."""
     if options.event:
-        return events.check_event_name(options.event)
+        return events.check("event", options.event)
     is_pull = options.pr is not None or (options.ref or "").startswith("refs/pull/")
     if is_pull or "pull_request" in payload and not options.force_build:
         return "pull_request"
@@ -172,8 +172,8 @@ def find_event(options: EventOptions, env: Mapping[str, str], root: Path = ROOT)
     )
     if name == "pull_request":
         return _pull_request(event, options)
-    ref = events.full_ref(
-        event.ref or (current.ref if name == "push" else f"refs/heads/{branch}")
+    ref = events.check(
+        "reference", event.ref or (current.ref if name == "push" else f"refs/heads/{branch}")
     )
     if options.pr is not None or ref.startswith("refs/pull/"):
         raise UsageError(f"{name} is not an event of a pull request.", "Leave --pr out.")
