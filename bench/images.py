@@ -31,7 +31,7 @@ def main() -> None:
     flag = "--push" if local else "--no-push"
     plan = make_plan(Options("development", push=local), context, os.environ)
     with tempfile.TemporaryDirectory() as folder:
-        bare = build.command(plan, Path(folder) / "metadata.json")
+        bare = build.command(plan, Path(folder))
         env = {**os.environ, "SOURCE_DATE_EPOCH": str(plan.created)}
         session = [sys.executable, "-m", "nox", "--session", "docker_dev", "--", flag]
 

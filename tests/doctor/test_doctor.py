@@ -226,7 +226,7 @@ def test_workflow(checkout: Project, env: Env) -> None:
 # --- Docker ---------------------------------------------------------------------
 
 
-INFO = """{"ServerVersion": "29", "ClientInfo": {"Plugins": [{"Name": "buildx", "Version": "%s"}]}}"""
+INFO = r"printf '29\nnull\n%s\n'"
 
 
 @pytest.mark.parametrize(
@@ -234,10 +234,10 @@ INFO = """{"ServerVersion": "29", "ClientInfo": {"Plugins": [{"Name": "buildx", 
     [
         ("echo permission denied >&2", "docker engine", "refuses this user", "problem"),
         ("echo cannot connect >&2", "docker engine", "No Docker engine answers", "problem"),
-        ("""echo '{"ServerVersion": "29"}'""", "docker engine", "no buildx", "problem"),
-        (f"echo '{INFO % '0.9.1'}'", "docker engine", "0.9.1 is too old", "problem"),
+        (INFO % "", "docker engine", "buildx plugin is missing", "problem"),
+        (INFO % "0.9.1", "docker engine", "0.9.1, too old", "problem"),
         (
-            f'[ $1 = info ] && echo \'{INFO % "0.13.1"}\' || echo "Driver: docker"',
+            f'[ $1 = info ] && {INFO % "0.13.1"} || echo "Driver: docker"',
             "builder", "cannot attest provenance", "warning",
         ),
     ],

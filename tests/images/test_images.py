@@ -1,18 +1,15 @@
 """The plan of an image build, its command and its failures, without any engine."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from tools.core import process
 from tools.core.errors import PipelineError, UsageError
 from tools.core.process import Done
-from tools.core.settings import ROOT, Settings, load
-from tools.images import __main__ as images
+from tools.core.secrets import Secret
+from tools.core.settings import ROOT, Settings
 from tools.images import build, engine, plan, record
 from tools.images.engine import Builder, Engine
 from tools.images.plan import LOAD, OCI, PUSH, BuildPlan, Options
@@ -33,12 +30,12 @@ TAG = event("refs/tags/v1.2.3")
 PULL = replace(event("refs/pull/7/merge"), name="pull_request", pull_request=7)
 
 
-DEV, PROD, LOGIN = "development", "production", "login"
+DEV, PROD, LOGIN = "development", "production", "ghp_recognisable"
 TRUNK = event("refs/heads/trunk", default_branch="trunk")
 
 
 @pytest.mark.parametrize(
-    ("image", "what", "wish", "may_push", "output"),
+    ("image", "what", "wish", "token", "output"),
     [
         (DEV, MAIN, {}, LOGIN, PUSH), (DEV, DEVELOP, {}, LOGIN, PUSH),
         (DEV, TAG, {}, LOGIN, PUSH), (DEV, MAIN, {}, "", LOAD),
@@ -51,17 +48,17 @@ TRUNK = event("refs/heads/trunk", default_branch="trunk")
     ],
 )  # fmt: skip
 def test_output(
-    image: str, what: Event, wish: dict[str, object], may_push: str, output: str | None
+    image: str, what: Event, wish: dict[str, object], token: str, output: str | None
 ) -> None:
     """Nothing is published from a pull request, no production image from develop; --push
     there is an error, not a silence.
     """
-    options = Options(image, **wish)  # type: ignore[arg-type]
+    options, settings = Options(image, **wish), Settings(gh_token=Secret(token))  # type: ignore[arg-type]
     if output is None:
         with pytest.raises(UsageError, match="not published from"):
-            plan.choose_output(options, what, lambda: may_push)
+            plan.choose_output(options, what, settings)
     else:
-        chosen, reason = plan.choose_output(options, what, lambda: may_push)
+        chosen, reason = plan.choose_output(options, what, settings)
         assert chosen == output and reason
 
 
@@ -110,9 +107,9 @@ LOCAL, REMOTE = Builder("", "docker"), Builder("farm", "kubernetes")
         (LOADED, CLASSIC, LOCAL, {"provenance": False, "cache_to": ()}),
         (LOADED, MODERN, REMOTE, {"provenance": False}),
         (TWO, MODERN, LOCAL, {}),
+        (TWO, MODERN, REMOTE, {"provenance": False}),  # buildx itself says what it cannot
         (PLAN, CLASSIC, LOCAL, "docker buildx create"),
         (TWO, CLASSIC, LOCAL, "containerd image store"),
-        (TWO, MODERN, REMOTE, "--output oci"),
     ],
 )
 def test_builders(
@@ -133,14 +130,14 @@ def test_command() -> None:
     """The command says all that the plan says, and the context comes last."""
     full = replace(
         TWO, output=PUSH, builder="farm", build_args={"CMAKE_VERSION": "3.24"},
-        ca_certificates="/ca.crt", cache_from=("type=gha",),
+        ca_certificates="/ca.crt", cache_from=("type=gha",), wheels=("x.whl",),
     )  # fmt: skip
-    words = build.command(full, Path("/m.json"), Path("/w"))
+    words = build.command(full, Path("/w"))
     assert words[-1] == "."
     assert set(words) >= {
         "--builder=farm", "--platform=linux/amd64,linux/arm64", "--target=development",
         "--build-arg=CMAKE_VERSION=3.24", "--secret=id=ca-certificates,src=/ca.crt",
-        "--build-context=wheels=/w", "--cache-from=type=gha", "--cache-to=type=gha",
+        "--build-context=wheels=/w/wheels", "--cache-from=type=gha", "--cache-to=type=gha",
         "--provenance=true", "--push", "--tag=r.example/o/n:main",
         "--tag=r.example/o/n:latest", "--label=org.opencontainers.image.title=mlc-llm",
     }  # fmt: skip
@@ -169,7 +166,7 @@ STEP = (
 @pytest.mark.parametrize(
     ("output", "message", "remedy"),
     [
-        (AUTHORIZE, "refused the login", "write:packages"),
+        (AUTHORIZE, "The registry r.example refused the login", "write:packages"),
         (DENIED, "does not let this token write packages", "write:packages"),
         (BASE, "The base image docker.io/library/nope:1 cannot be found", "BASE_IMAGE"),
         (STEP, "'/bin/sh -c pip install x' failed (exit code: 1)", "output"),
@@ -190,7 +187,7 @@ STEP = (
 )
 def test_diagnosis(output: str, message: str, remedy: str) -> None:
     """Each kind of failure is recognised as itself and says what to do."""
-    error = build.diagnose(output, "r.example")
+    error = build.diagnose(output)
     assert message in error.message
     assert remedy in error.remedy
 
@@ -202,7 +199,6 @@ PASSES = (
     'Put "https://r/v2/o/n/blobs": net/http: TLS handshake timeout',
     "read tcp 10.0.0.1:1->10.0.0.2:443: i/o timeout",
     'Patch "https://r/v2/o/n/blobs/uploads": EOF',
-    "unexpected status from PUT request to http://r/v2/o/n/manifests/main: 400 Bad Request",
 )
 LASTS = (
     "unexpected status from PUT request to https://r:500/v2/: 403 Forbidden",
@@ -237,33 +233,15 @@ def test_passing_trouble_is_tried_again(
     assert capsys.readouterr().err.count("trying again") == attempts - 1
 
 
-def test_docker_hub_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Docker Hub's passing trouble does not fail a build whose image is pushed already."""
-    last = "ERROR: unexpected status from HEAD request to https://hub/v2/: 500 Internal Server Error"
-    answers = iter([Done(1, "", last), Done(0, "", "")])
-    hub = SimpleNamespace(head=lambda *_: SimpleNamespace(digest="sha256:1"))
-    monkeypatch.setattr(process, "PAUSES", (0.0, 0.0))
-    monkeypatch.setattr(process, "run", lambda *_, **__: next(answers))
-    monkeypatch.setattr(images.registry, "Registry", lambda *_, **__: hub)
-    env = {"DOCKER_HUB_USERNAME": "Me", "DOCKER_HUB_TOKEN": "t", "DOCKER_HUB_REGISTRY": "hub"}
-    where = Context(load(env | {"IMAGE_NAME": "o/n"}), MAIN, "1.2.3", 0, (), ROOT)
-    copied = images.copy_to_hub(PLAN, where, "sha256:1", {})
-    assert copied == ["hub/me/n:main", "hub/me/n:latest"] and list(answers) == []
-
-
 @pytest.mark.parametrize(
     ("script", "message"),
     [
         (None, "docker was not found"),
         ("echo permission denied while trying to connect >&2; exit 1", "refuses this user"),
         ("echo Cannot connect to the Docker daemon >&2; exit 1", "No Docker engine answers"),
-        ("""echo '{"ServerErrors": ["Cannot connect"]}'""", "No Docker engine answers at x"),
-        ("""echo '{"ServerVersion": "29"}'""", "no buildx plugin"),
-        (
-            """echo '{"ServerVersion": "29", "ClientInfo": {"Plugins": """
-            """[{"Name": "buildx", "Version": "v0.9.1"}]}}'""",
-            "0.9.1 is too old",
-        ),
+        ("echo; echo null; echo v0.30.0", "No Docker engine answers at x"),
+        ("echo 29; echo null", "buildx plugin is missing"),
+        ("echo 29; echo null; echo v0.9.1", "0.9.1, too old"),
     ],
 )
 def test_engine_that_cannot_be_used(
@@ -288,22 +266,20 @@ def wheel(root: Path, name: str, folder: str = "") -> None:
 
 
 def test_wheels_of_the_version_only(tmp_path: Path) -> None:
-    """The image takes Linux wheels of exactly this version, from wherever they were put; of
-    another version none instead, but it is named.
-    """
+    """The image takes Linux wheels of exactly this version, from wherever they were put."""
     wheel(tmp_path, "mlc_llm-1.2.2-py3-none-any.whl")
-    with pytest.raises(UsageError, match=r"mlc_llm 1\.2\.3 .*1\.2\.2.*nox -s wheels"):
+    wheel(tmp_path, "mlc_llm-1.2.3rc1-py3-none-any.whl")
+    with pytest.raises(UsageError, match=r"mlc_llm 1\.2\.3 .*nox -s wheels"):
         plan.find_wheels(tmp_path, "1.2.3")
     wheel(tmp_path, "mlc_llm-1.2.3-py3-none-manylinux_2_28_x86_64.whl", "wheels-linux-x64")
     wheel(tmp_path, "mlc_llm-1.2.3-py3-none-win_amd64.whl", "wheels-windows-x64")
-    wheel(tmp_path, "mlc_llm-1.2.3-nonsense.whl")
     [found] = plan.find_wheels(tmp_path, "1.2.3")
     assert found.endswith("mlc_llm-1.2.3-py3-none-manylinux_2_28_x86_64.whl")
 
 
 def context(root: Path, what: Event = MAIN, **changes: object) -> Context:
     (root / "Dockerfile").write_text("FROM python:3.11.1-slim AS pinned-base\n")
-    settings = Settings(origins={"ca_certificates": "test"}, **changes)  # type: ignore[arg-type]
+    settings = Settings(**changes)  # type: ignore[arg-type]
     return Context(settings, what, "1.2.3", 1_700_000_000, ("v1.0.0",), root)
 
 
@@ -329,13 +305,6 @@ def test_plan_is_the_same_for_the_same_commit(tmp_path: Path) -> None:
 def test_base_image(settings: dict[str, str], base: str) -> None:
     """The pinned base is used for its own Python; another version takes its own image."""
     assert plan.base_image(Settings(**settings), ROOT) == base  # type: ignore[arg-type]
-
-
-def test_missing_certificate_bundle(tmp_path: Path) -> None:
-    """A bundle that is not there is said before the build, with the setting's name."""
-    where = context(tmp_path, ca_certificates="/no/ca")
-    with pytest.raises(UsageError, match="CA_CERTIFICATES"):
-        plan.make_plan(Options("development"), where, {})
 
 
 def test_context_is_small() -> None:

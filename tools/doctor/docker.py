@@ -75,8 +75,7 @@ def check_base_image(subject: Subject) -> str:
         done = process.run(["docker", *command, base], env=subject.env, check=False, timeout=8)
         if done.code == 0:
             return f"The base image {base} is there."
-    missing = build.missing_base(base)
-    raise PipelineError(missing.message, missing.remedy, done.tail(1))
+    raise build.diagnose(f"failed to resolve source metadata for {base}: {done.tail(1)}")
 
 
 def check_context(subject: Subject) -> str:

@@ -1,17 +1,13 @@
 """``docker_dev`` and ``prod_image``: plan, build, read back, record."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from tools.core import cli, console, process
 from tools.core.errors import PipelineError
 from tools.images import build, engine, login, record
-from tools.images.login import Login
 from tools.images.plan import OCI, PUSH, BuildPlan, Options, make_plan
 from tools.images.record import SESSIONS, ImageRecord
 from tools.registry import client as registry
@@ -27,63 +23,68 @@ def work(options: Options) -> None:
         return
     console.say(f"{plan.image} image of {context.version}: {plan.output}, for {plan.reason}")
     if options.dry_run:
-        console.table(
-            ("reference", "output"), [(name, plan.output) for name in plan.references]
-        )
+        rows = [(name, plan.output) for name in plan.references]
+        console.table(("reference", "output"), rows)
         return
-    with console.step("check the Docker engine and the build context"):
-        plan = check(plan, context)
-    with login.logged_in(logins(plan, context)) as env:
+    pushing = plan.output == PUSH
+    logins = login.push_logins(context.settings, context.event.actor) if pushing else []
+    with console.step("check the Docker engine, the build context and the logins"):
+        plan = check(plan, context, logins)
+    with login.logged_in(logins) as env:
         with console.step(f"build the {plan.image} image"):
             digest = build.build(plan, context.root, env)
         with console.step("read the image back"):
             built = read_back(plan, context, digest, env)
-        hub = copy_to_hub(plan, context, digest, env)
     record.write(built, context.root)
-    report(built, hub)
+    report(built)
     if options.json:
         console.emit_json(built)
 
 
-def check(plan: BuildPlan, context: Context) -> BuildPlan:
+def check(plan: BuildPlan, context: Context, logins: Sequence[login.Login]) -> BuildPlan:
     """The plan as the builder can carry it out.
 
     Raises:
         UsageError: The context is too large, or the builder cannot do it.
-        PipelineError: The engine or the builder cannot be used.
+        PipelineError: The engine or the builder cannot be used; a login is refused.
     """
+    settings = context.settings
     with ThreadPoolExecutor(2) as pool:
         found = pool.submit(engine.find_engine)
         builder = pool.submit(engine.find_builder, plan.builder)
-        sent = build.check_context(context.root, context.settings.context_limit)
+        sent = build.check_context(context.root, settings.context_limit)
     console.say(f"build context: {sent}")
-    return build.fit_to_builder(plan, found.result(), builder.result())
-
-
-def logins(plan: BuildPlan, context: Context) -> list[Login]:
-    """The accounts that a push needs: at the registry, and at Docker Hub."""
-    ours = login.registry_login(context.settings, context.event.actor)
-    accounts = (ours, login.hub_login(context.settings))
-    return [one for one in accounts if one is not None] if plan.output == PUSH else []
+    fitting = build.fit_to_builder(plan, found.result(), builder.result())
+    for one in logins:
+        account = (one.host, one.username, one.password)
+        client = registry.Registry(*account, ca_certificates=settings.ca_certificates)
+        if client.answer().login is False:
+            raise login.explain(one.host, "unauthorized")
+    return fitting
 
 
 def read_back(
     plan: BuildPlan, context: Context, digest: str, env: Mapping[str, str]
 ) -> ImageRecord:
-    """The record of what was built.
-
-    Raises:
-        PipelineError: The registry does not have what was pushed.
-    """
-    settings = context.settings
-    archive = loaded = ""
+    """The record of what was built (PipelineError: the registry does not have it)."""
+    settings, archive, loaded = context.settings, "", ""
     if plan.output == PUSH:
         client = registry.connect(settings, context.event.actor)
-        compare(client, settings.image_name, plan, digest)
-        size = max(client.sizes(settings.image_name, digest), default=0)
+        name, tag = settings.image_name, plan.references[0].rpartition(":")[2]
+        try:
+            found = client.head(name, tag).digest
+        except registry.NotFound:
+            found = "not there"
+        if found != digest:
+            raise PipelineError(
+                f"{client.host}/{name}:{tag} is {found}, but {digest} was pushed: somebody "
+                "else pushed or deleted it at the same time.",
+                "Run the session again; see nox -s doctor.",
+            )
+        size = max(client.sizes(name, digest), default=0)
     elif plan.output == OCI:
-        archive = Path(plan.archive).relative_to(context.root).as_posix()
-        size = Path(plan.archive).stat().st_size
+        archive = f"dist/images/{plan.image}.oci.tar"
+        size = (context.root / archive).stat().st_size
     else:
         words = ["docker", "image", "inspect", "--format={{.Id}} {{.Size}}", plan.references[0]]
         loaded, number = process.run(words, env=env).stdout.split()
@@ -94,59 +95,14 @@ def read_back(
     )  # fmt: skip
 
 
-def compare(client: registry.Registry, name: str, plan: BuildPlan, digest: str) -> None:
-    """Check that a registry's tag has the digest that was pushed there (PipelineError)."""
-    tag = plan.references[0].rpartition(":")[2]
-    try:
-        found = client.head(name, tag).digest
-    except registry.NotFound:
-        found = "not there"
-    if found != digest:
-        raise PipelineError(
-            f"{client.host}/{name}:{tag} is {found}, but {digest} was pushed: somebody else "
-            "pushed or deleted it at the same time.",
-            "Run the session again; see nox -s doctor.",
-        )
-
-
-def copy_to_hub(
-    plan: BuildPlan, context: Context, digest: str, env: Mapping[str, str]
-) -> list[str]:
-    """Give Docker Hub the very manifests that were pushed, if it has a login; the references
-    there.
-
-    Raises:
-        PipelineError: Docker Hub refused them, or has another digest afterwards.
-    """
-    settings = context.settings
-    hub = login.hub_login(settings)
-    if hub is None or plan.output != PUSH:
-        return []
-    name = f"{hub.username.lower()}/{settings.image_name.rpartition('/')[2]}"
-    references = [f"{hub.host}/{name}:{ref.rpartition(':')[2]}" for ref in plan.references]
-    words = ["docker", "buildx", "imagetools", "create", f"{settings.image}@{digest}"]
-    words += [f"--builder={plan.builder}"] if plan.builder else []
-    words += [f"--tag={reference}" for reference in references]
-    with console.step("copy the image to Docker Hub"):
-        done = process.again(lambda: process.run(words, env=env, check=False), build.passing)
-    if done.code:
-        raise login.explain(hub.host, done.output)
-    bundle = settings.ca_certificates
-    client = registry.Registry(hub.host, hub.username, hub.password, ca_certificates=bundle)
-    compare(client, name, plan, digest)
-    return references
-
-
-def report(built: ImageRecord, hub: Sequence[str]) -> None:
+def report(built: ImageRecord) -> None:
     """Say what was built: to the person, to the next job, and in the job's summary."""
-    tags = (*built.tags, *hub)
     rows = [("digest", built.digest), ("size", console.human_size(built.size))]
-    rows += [("output", built.output), *(("tag", tag) for tag in tags)]
+    rows += [("output", built.output), *(("tag", tag) for tag in built.tags)]
     console.table(("image", built.image), rows)
     console.set_output("digest", built.digest)
-    console.set_output("tags", "\n".join(tags))
-    markdown = [(key, f"`{value}`") for key, value in rows]
-    table = console.markdown_table(("", ""), markdown)
+    console.set_output("tags", "\n".join(built.tags))
+    table = console.markdown_table(("", ""), [(key, f"`{value}`") for key, value in rows])
     console.step_summary(f"### {built.image} image\n\n{table}")
 
 

@@ -1,157 +1,116 @@
-"""Running containers of an image that was built, through the Docker SDK for Python.
+"""Running containers of an image that was built.
 
 Each has no network, a production image runs sealed as it is meant to; one that hangs is
 stopped after a limit, and none is left behind however we end.
 """
 
-from __future__ import annotations
-
 import os
 import tarfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from tools.core import files
+from tools.core import files, process
 from tools.core.errors import PipelineError, UsageError
 from tools.core.janitor import Janitor
-from tools.images import engine, probe, record
-from tools.registry import client as registry
+from tools.core.process import Done
+from tools.images import engine, login, probe, record
 from tools.registry.manifest import parse_manifest
 from tools.repo.context import Context
 
-if TYPE_CHECKING:
-    from docker import DockerClient
-    from docker.models.images import Image
+SEALED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
 
 
 @dataclass(frozen=True)
 class Runner:
     """Runs containers of one image, each removed whatever happens."""
 
-    client: DockerClient
     janitor: Janitor  # who removes them if we cannot
-    reference: str  # id of the image
+    reference: str  # what the engine calls the image
     digest: str  # its digest in the registry
     limit: float  # seconds that one container may take
-    sealed: bool = False  # read-only, without capabilities and new privileges
+    options: tuple[str, ...] = ()  # more for ``docker run``
 
-    def run(self, *command: str) -> tuple[int, str]:
-        """Run the image's entrypoint with a command, to its end; exit code and output.
-
-        Raises:
-            PipelineError: It did not end within the limit; its last output is shown.
+    def run(self, *command: str) -> Done:
+        """Run the image's entrypoint with a command (PipelineError: it did not end within
+        the limit; its last output is shown).
         """
-        from requests.exceptions import ConnectionError, Timeout
-
         name = f"mlc-test-{os.getpid()}-{os.urandom(4).hex()}"
+        words = ["docker", "run", f"--name={name}", "--pull=never", "--network=none"]
+        words += [*self.options, self.reference, *command]
         self.janitor.owe("container", name)
         try:
-            container = self.client.containers.run(
-                self.reference, list(command), name=name, detach=True, network_mode="none",
-                read_only=self.sealed, cap_drop=["ALL"] if self.sealed else None,
-                security_opt=["no-new-privileges"] if self.sealed else None,
-            )  # fmt: skip
-            try:
-                code = int(container.wait(timeout=self.limit)["StatusCode"])
-            except (Timeout, ConnectionError) as error:
-                raise PipelineError(
-                    f"The container running {' '.join(command)!r} did not end within "
-                    f"{self.limit:.0f} s and was stopped; its last output stands above.",
-                    "Raise TEST_TIMEOUT if it is only slow.",
-                    container.logs(tail=20).decode(errors="replace"),
-                ) from error
-            return code, container.logs().decode(errors="replace")
+            return process.run(words, check=False, timeout=self.limit, mask=False)
+        except process.TimeLimitError as error:
+            raise PipelineError(
+                f"The container running {' '.join(command)!r} did not end within "
+                f"{self.limit:.0f} s and was stopped; its last output stands above.",
+                "Raise TEST_TIMEOUT if it is only slow.",
+                process.run(["docker", "logs", "--tail=20", name], check=False).output,
+            ) from error
         finally:
             self.janitor.pay("container", name)
 
     def probe(self, name: str, *arguments: str) -> dict[str, str]:
-        """Run a probe of :mod:`tools.images.probe` in the image; what it found.
-
-        Raises:
-            PipelineError: It did not run to its end.
+        """Run a probe of :mod:`tools.images.probe` in the image; what it says (PipelineError:
+        it did not run to its end).
         """
         source = Path(probe.__file__).read_text(encoding="utf-8")
-        code, output = self.run("python", "-c", source, name, *arguments)
+        done = self.run("python", "-c", source, name, *arguments)
         try:
-            return files.parse_json(output.strip().rpartition("\n")[2], dict[str, str])
+            return files.parse_json(done.stdout.strip().rpartition("\n")[2], dict[str, str])
         except ValueError as error:
-            message = f"The probe {name!r} ended with exit code {code}."
-            raise PipelineError(message, "", output[-2000:]) from error
+            message = f"The probe {name!r} ended with exit code {done.code}."
+            raise PipelineError(message, "", done.tail()) from error
 
 
 @contextmanager
 def runner(
     context: Context, image: str, digest: str = "", archive: str = ""
 ) -> Iterator[Runner]:
-    """Get an image, and run it.
-
-    Args:
-        context: Settings and event.
-        image: ``development`` or ``production``.
-        digest: Of an image in the registry; empty for the one that was built last.
-        archive: An OCI archive in place of a registry.
+    """Get an image, development or production, and run it: the one in the registry with a
+    ``digest``, else that of an OCI ``archive``, else the one that was built last.
 
     Raises:
         PipelineError: There is no engine, or no such image.
     """
-    import docker
-    from docker.errors import DockerException
-
-    # Asked with the command line first, which says best what is wrong.
     engine.find_engine()
-    try:
-        client = docker.from_env(timeout=300)
-    except DockerException as error:
-        raise engine.unreachable(str(error), os.environ) from error
-    with closing(client), Janitor() as janitor:
-        try:
-            found, digest = _get_image(client, context, image, digest, archive)
-        except (DockerException, IndexError) as error:
-            raise PipelineError(
-                f"The engine cannot take the {image} image: {error}.",
-                "Build it again; an OCI archive needs engine 25 or newer.",
-            ) from error
-        limit, sealed = context.settings.test_timeout, image == "production"
-        yield Runner(client, janitor, str(found.id), digest, limit, sealed)
+    command, digest = _choose(context, image, digest, archive)
+    logins = login.push_logins(context.settings, context.event.actor)
+    with login.logged_in(logins) as env:
+        done = process.run(["docker", *command], env=env, check=False, mask=False)
+    if done.code:
+        raise PipelineError(
+            f"The engine cannot take the {image} image: {done.tail(1)}.",
+            "Build it again; an OCI archive needs engine 25 or newer.",
+        )
+    options = SEALED if image == "production" else ()
+    with Janitor() as janitor, process.watched_by(janitor):
+        name, limit = done.stdout.split()[-1], context.settings.test_timeout
+        yield Runner(janitor, name, digest, limit, options)
 
 
-def _get_image(
-    client: DockerClient, context: Context, image: str, digest: str, archive: str
-) -> tuple[Image, str]:
-    """The image and its digest: as asked for, else as the record of the build says."""
+def _choose(context: Context, image: str, digest: str, archive: str) -> tuple[list[str], str]:
+    """The command that ends with what the engine calls the image, and the image's digest."""
     name = context.settings.image
     if not digest and not archive:
         built = record.read(image, context.root)
         if built.loaded:
-            return client.images.get(built.loaded), built.digest
+            return ["image", "inspect", "--format={{.Id}}", built.loaded], built.digest
         name, digest = built.name, built.digest
         archive = str(context.root / built.archive) if built.archive else ""
-    if archive:
-        found = _archive_digest(Path(archive))
-        if digest and found != digest:
-            remedy = "Take the archive of the same run, or build it again."
-            raise PipelineError(f"{archive} holds {found}, not {digest}.", remedy)
-        with open(archive, "rb") as handle:
-            return client.images.load(handle)[0], found
-    # The login goes with the request, nowhere else.
-    user, password = registry.login(context.settings, context.event.actor)
-    login = {"username": user, "password": password.reveal()} if password else None
-    return client.images.pull(name, tag=digest, auth_config=login), digest
-
-
-def _archive_digest(path: Path) -> str:
-    """The digest of the image in an OCI archive, from its ``index.json``.
-
-    Source: OCI image layout specification.
-    """
-    try:
-        with tarfile.open(path) as archive:
-            member = archive.extractfile("index.json")
+    if not archive:
+        return ["pull", "--quiet", f"{name}@{digest}"], digest
+    try:  # Source: OCI image layout specification, index.json
+        with tarfile.open(archive) as layout:
+            member = layout.extractfile("index.json")
             assert member is not None
-            return parse_manifest(member.read()).children[0].digest
+            actual = parse_manifest(member.read()).children[0].digest
     except (OSError, tarfile.TarError, KeyError, ValueError, IndexError) as error:
         remedy = "Give the file that --output oci wrote."
-        raise UsageError(f"{path} is not an OCI archive: {error}.", remedy) from error
+        raise UsageError(f"{archive} is not an OCI archive: {error}.", remedy) from error
+    if digest and actual != digest:
+        remedy = "Take the archive of the same run, or build it again."
+        raise PipelineError(f"{archive} holds {actual}, not {digest}.", remedy)
+    return ["load", "--quiet", f"--input={archive}"], actual

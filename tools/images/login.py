@@ -1,23 +1,17 @@
 """Registry logins that leave no trace.
 
-``docker login`` writes what it is given into its configuration. Here that is a private
-temporary one (``DOCKER_CONFIG``), removed afterwards, also when we are killed; the user's
-own is read, never written. What of it builds need (contexts, builders, plug-ins, logins
-for other registries) stays in force.
+They stand in a private temporary configuration of Docker's (``DOCKER_CONFIG``), removed
+afterwards, also when we are killed. The user's own is read, never written; what of it builds
+need (contexts, builders, plug-ins, logins for other registries) stays in force.
 """
-
-from __future__ import annotations
 
 import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import psutil
-from msgspec import Struct
 
 from tools.core import failures, files, process
 from tools.core.errors import PipelineError
@@ -26,8 +20,10 @@ from tools.core.janitor import Janitor
 from tools.core.secrets import Secret
 from tools.core.settings import Settings
 from tools.registry import client as registry
+from tools.registry.login import basic
 
 PREFIX = "mlc-docker-config-"
+HUB_KEY = "https://index.docker.io/v1/"  # Docker Hub's name in Docker's configuration
 # What a registry holds against a login or a push.
 REFUSALS = (
     Failure(
@@ -53,92 +49,55 @@ class Login:
     password: Secret
 
 
-def registry_login(settings: Settings, actor: str = "") -> Login | None:
-    """The login for the registry that images go to, if there is a token."""
-    name, password = registry.login(settings, actor)
-    return Login(settings.registry, name, password) if password else None
-
-
 def hub_login(settings: Settings) -> Login | None:
     """The login for Docker Hub, if both of its secrets are there."""
     name, password = settings.docker_hub_username.reveal(), settings.docker_hub_token
     return Login(settings.docker_hub_registry, name, password) if name and password else None
 
 
-def explain(host: str, output: str) -> PipelineError:
-    """The error behind a refused login or push."""
-    last = (output.strip().splitlines() or ["no response"])[-1]
-    words = f"The registry {host} failed: {last.removeprefix('ERROR: ').rstrip('.')}."
-    other = PipelineError(words, "See nox -s doctor.")
+def push_logins(settings: Settings, actor: str) -> list[Login]:
+    """The accounts that a push needs: at the registry, and at Docker Hub."""
+    ours = Login(settings.registry, *registry.login(settings, actor))
+    return [login for login in (ours, hub_login(settings)) if login and login.password]
+
+
+def explain(host: str, output: str, otherwise: str = "") -> PipelineError:
+    """The error behind a refused login or push; of anything else, ``otherwise``."""
+    other = PipelineError(otherwise, "See nox -s doctor.")
     return failures.explain(output, REFUSALS, other, host=host)
 
 
-class _Config(Struct, rename="camel"):
-    """What matters here of Docker's ``config.json``."""
-
-    auths: dict[str, dict[str, object]] = {}
-    cred_helpers: dict[str, str] = {}
-    creds_store: str = ""
-    cli_plugins_extra_dirs: list[str] = []
-
-
-def _private_config(user: Path, hosts: Collection[str]) -> dict[str, object]:
-    """A configuration like the user's, whose store of credentials is not the user's.
-
-    With the user's ``credsStore`` in it, a login would be written to the keychain; as
-    ``credHelpers`` of the other registries it still serves for reading.
+def _private_config(user: Path, logins: Sequence[Login]) -> dict[str, object]:
+    """The configuration in the folder ``user`` with ``logins``: without a helper, they are
+    looked for in the file itself, not in the keychain of a ``credsStore``.
     """
     try:
         whole = files.parse_json((user / "config.json").read_bytes(), dict[str, object])
-        theirs = files.convert(whole, _Config)
+        auths = files.convert(whole.get("auths", {}), dict[str, object])
+        helpers = files.convert(whole.get("credHelpers", {}), dict[str, str])
+        plugins = files.convert(whole.get("cliPluginsExtraDirs", []), list[str])
     except (OSError, ValueError):
-        whole, theirs = {}, _Config()
-    auths = {host: auth for host, auth in theirs.auths.items() if host not in hosts}
-    stores = dict.fromkeys(auths, theirs.creds_store) if theirs.creds_store else {}
-    helpers = stores | {k: v for k, v in theirs.cred_helpers.items() if k not in hosts}
-    plugins = [*theirs.cli_plugins_extra_dirs, str(user / "cli-plugins")]
-    whole.pop("credsStore", None)
+        whole, auths, helpers, plugins = {}, {}, {}, []
+    for login in logins:
+        key = HUB_KEY if login.host in registry.HUB_NAMES else login.host
+        auths[key] = {"auth": basic(login.username, login.password).removeprefix("Basic ")}
+        helpers[key] = ""
+    plugins.append(str(user / "cli-plugins"))
     return whole | {"auths": auths, "credHelpers": helpers, "cliPluginsExtraDirs": plugins}
 
 
-def sweep() -> None:
-    """Remove what processes that are gone have left (a janitor killed with its owner)."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        number = folder.name.removeprefix(PREFIX).split("-")[0]
-        if number.isdigit() and not psutil.pid_exists(int(number)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 @contextlib.contextmanager
-def logged_in(logins: Sequence[Login]) -> Iterator[dict[str, str]]:
-    """Log in, and yield the environment in which ``docker`` is logged in: ours if there are
-    no ``logins``.
-
-    Raises:
-        PipelineError: A registry refused a login; the sentence says which and why.
-    """
-    env = dict(os.environ)
+def logged_in(logins: Sequence[Login]) -> Iterator[Mapping[str, str]]:
+    """The environment in which ``docker`` is logged in: ours if there are no ``logins``."""
     if not logins:
-        yield env
+        yield os.environ
         return
-    sweep()
-    user = Path(env.get("DOCKER_CONFIG") or Path.home() / ".docker")
-    folder = Path(tempfile.gettempdir()) / f"{PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
-    env["DOCKER_CONFIG"] = str(folder)
-    env["BUILDX_CONFIG"] = env.get("BUILDX_CONFIG") or str(user / "buildx")
+    user = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    buildx = os.environ.get("BUILDX_CONFIG") or str(user / "buildx")
     with Janitor() as janitor, process.watched_by(janitor):
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX))  # nobody else may read it
         janitor.owe("folder", str(folder))
-        folder.mkdir(mode=0o700)
-        config = _private_config(user, [login.host for login in logins])
-        files.write_json(folder / "config.json", config)
+        files.write_json(folder / "config.json", _private_config(user, logins))
         if (user / "contexts").is_dir():
             shutil.copytree(user / "contexts", folder / "contexts")
-        for login in logins:
-            words = ["docker", "login", "--username", login.username, "--password-stdin"]
-            secret = login.password.reveal()
-            done = process.run(
-                [*words, login.host], env=env, stdin=secret, check=False, timeout=60
-            )
-            if done.code:
-                raise explain(login.host, done.output)
-        yield env
+        yield {**os.environ, "DOCKER_CONFIG": str(folder), "BUILDX_CONFIG": buildx}

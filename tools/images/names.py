@@ -4,8 +4,6 @@ A git tag that is not a version is a UsageError. Rules: ``docs/images.md``. Gram
 tag: OCI distribution specification, "Pulling manifests".
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterable
@@ -24,10 +22,8 @@ _RESERVED = re.compile(r"latest|prod|pr(-\d+)?|v?\d.*|.*-prod|.*-[0-9a-f]{7,8}")
 def branch_tag(branch: str) -> str:
     """The OCI tag that stands for a branch, different for different branches.
 
-    A branch name that is a valid tag, and means nothing else, is kept. Any other is
-    made valid and gets eight digits of its SHA-256 appended, so that ``feature/a`` and
-    ``feature-a`` do not share a tag, nor does a branch called ``latest`` take that of
-    the default branch.
+    A name that is a valid tag, and means nothing else, is kept. Any other is made valid and
+    gets eight digits of its SHA-256: ``feature/a`` and ``feature-a`` do not share a tag.
     """
     fits = OCI_TAG.fullmatch(branch) and len(branch) <= _LONGEST_BRANCH
     if fits and not _RESERVED.fullmatch(branch):
@@ -45,14 +41,9 @@ def floating_tags(new: TagVersion, existing: Iterable[TagVersion]) -> list[str]:
     """
     if new.is_prerelease:
         return []
-    stable = [other for other in existing if not other.is_prerelease]
-    higher = [other for other in stable if other.version > new.version]
-    tags = []
-    if new.minor not in {other.minor for other in higher}:
-        tags.append(new.minor)
-    if new.major not in {"0", *(other.major for other in higher)}:
-        tags.append(new.major)
-    return tags
+    newer = [one for one in existing if not one.is_prerelease and one.version > new.version]
+    held = {"0", *(one.minor for one in newer), *(one.major for one in newer)}
+    return [tag for tag in (new.minor, new.major) if tag not in held]
 
 
 def primary_tag(event: Event) -> str:
@@ -65,19 +56,15 @@ def primary_tag(event: Event) -> str:
 
 
 def development_tags(event: Event, existing: Iterable[str] = ()) -> list[str]:
-    """Tags of the development image, the most telling first.
-
-    Args:
-        event: What triggered us.
-        existing: The repository's git tags, of whatever form.
+    """Tags of the development image, the most telling first; ``existing`` are the git tags
+    of the repository, of whatever form.
     """
     tags = [primary_tag(event)]
     if event.tag is not None:
         tags += floating_tags(parse_tag(event.tag), known_versions(existing))
     elif event.branch is not None:
         tags.append(f"{tags[0]}-{event.short_sha}")
-        if event.on_default_branch:
-            tags.append("latest")
+        tags += ["latest"] if event.on_default_branch else []
     return tags
 
 
@@ -86,31 +73,20 @@ def production_tags(event: Event) -> list[str]:
     return [f"{primary_tag(event)}-prod", *(["prod"] if event.on_default_branch else [])]
 
 
-def references(image: str, tags: Iterable[str]) -> list[str]:
-    """Full image references, ``registry/owner/name:tag``."""
-    return [f"{image}:{tag}" for tag in tags]
-
-
 def labels(event: Event, created: int, server: str = "https://github.com") -> dict[str, str]:
-    """OCI labels of an image, the same for the same commit.
-
-    Args:
-        event: What triggered us.
-        created: Seconds since the epoch: of the commit, or ``SOURCE_DATE_EPOCH``.
-        server: Base address of GitHub.
+    """OCI labels of an image, the same for the same commit, which was ``created`` so many
+    seconds after the epoch; ``server`` is the base address of GitHub.
 
     Source: OCI image specification, "Pre-Defined Annotation Keys".
     """
     address = f"{server}/{event.repository}" if event.repository else server
-    moment = datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    version = str(parse_tag(event.tag).version) if event.tag else primary_tag(event)
     values = {
         "title": "mlc-llm",
         "description": "MLC LLM: universal LLM deployment engine with ML compilation",
         "url": address,
         "source": address,
-        "version": version,
-        "created": moment,
+        "version": str(parse_tag(event.tag).version) if event.tag else primary_tag(event),
+        "created": datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "revision": event.sha,
         "licenses": "Apache-2.0",
     }

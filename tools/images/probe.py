@@ -4,17 +4,15 @@ Standard library only, and any Python 3.9: ``python -c <this file> PROBE [names]
 one line of JSON. On our side the same file holds what is expected.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.metadata
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 # Python packages that each image is for.
 MODULES = {
@@ -37,7 +35,7 @@ STATUS = Path("/var/lib/dpkg/status")
 def numbers(version: str) -> tuple[int, ...]:
     """The first dotted number in a text, as numbers: ``cmake version 3.25.1`` -> 3, 25, 1."""
     match = re.search(r"\d+(?:\.\d+)*", version)
-    return tuple(int(part) for part in match.group().split(".")) if match else ()
+    return tuple(map(int, match[0].split("."))) if match else ()
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -64,33 +62,33 @@ def imports(names: list[str]) -> dict[str, str]:
 
 def tools(names: list[str]) -> dict[str, str]:
     """The version that each tool says; empty where it is missing or does not run."""
-    found = dict.fromkeys(names, "")
-    for name in filter(shutil.which, names):
-        done = run(name, "--version")
-        if done.returncode == 0:
-            found[name] = ".".join(map(str, numbers(done.stdout)))
-    return found
+    done = {name: run(name, "--version") for name in names if shutil.which(name)}
+    says = {name: one.stdout for name, one in done.items() if one.returncode == 0}
+    return {name: ".".join(map(str, numbers(says.get(name, "")))) for name in names}
 
 
 def absent(names: list[str]) -> dict[str, str]:
     """Where each program is that should be absent, and the user that we run as."""
-    found = {name: shutil.which(name) or "" for name in names}
-    if sys.platform != "win32":
-        found["uid"] = str(os.getuid())
-    return found
+    uid = Path("/proc/self").stat().st_uid
+    return {"uid": str(uid), **{name: shutil.which(name) or "" for name in names}}
 
 
 def packages(_names: list[str]) -> dict[str, str]:
-    """Python's packages by their metadata, Debian's by dpkg's status file: a line each."""
-    distributions = importlib.metadata.distributions()
-    python = sorted({f"{one.metadata['Name']} {one.version}" for one in distributions})
-    debian = []
+    """Python's packages by their metadata, Debian's by dpkg's status file: a URL a line.
+
+    Source: Package URL specification, types ``pypi`` and ``deb``.
+    """
+    urls = set()
+    for one in importlib.metadata.distributions():
+        name = re.sub(r"[-_.]+", "-", one.metadata["Name"]).lower()
+        urls.add(f"pkg:pypi/{name}@{quote(one.version)}")
     text = STATUS.read_text(encoding="utf-8") if STATUS.exists() else ""
     for part in text.split("\n\n"):
         lines = dict(re.findall(r"^(\w+): (.+)$", part, re.MULTILINE))
         if lines.get("Status", "").endswith(" installed"):
-            debian.append("{Package} {Version} {Architecture}".format(**lines))
-    return {"python": "\n".join(python), "debian": "\n".join(sorted(debian))}
+            name, version = quote(lines["Package"]), quote(lines["Version"])
+            urls.add(f"pkg:deb/debian/{name}@{version}?arch={lines['Architecture']}")
+    return {"urls": "\n".join(sorted(urls))}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """The record of a built image, ``dist/images/<image>.json``: handed from job to job."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,12 +45,7 @@ def write(record: ImageRecord, root: Path) -> Path:
 
 
 def read(image: str, root: Path) -> ImageRecord:
-    """The record of the image that was built last.
-
-    Raises:
-        UsageError: There is none.
-        PipelineError: It cannot be read.
-    """
+    """The record of the image that was built last (UsageError: there is none)."""
     path, session = folder(root) / f"{image}.json", SESSIONS[image]
     try:
         return files.read_json(path, ImageRecord, f"Run nox -s {session} again.")

@@ -213,7 +213,9 @@ def make_plan(
         "development": names.development_tags(event, existing) if DEVELOPMENT in run else [],
         "production": names.production_tags(event) if PRODUCTION in run else [],
     }
-    images = {kind: names.references(settings.image, found) for kind, found in tags.items()}
+    images = {
+        kind: [f"{settings.image}:{tag}" for tag in found] for kind, found in tags.items()
+    }
     version = parse_tag(event.tag) if RELEASE in run and event.tag is not None else None
     release = Release(version.tag, version.is_prerelease) if version else None
     return Plan(event, decided, images, names.labels(event, created), release)
