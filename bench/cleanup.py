@@ -161,7 +161,6 @@ def one_run(dry_run: bool) -> None:
     """A cleanup in this process, as the environment says; prints what it cost."""
     from tools.cleanup import __main__ as cleanup
     from tools.cleanup.plan import Policy
-    from tools.cleanup.read import WORKERS
     from tools.core import console
     from tools.core.settings import load
     from tools.github.client import connect as connect_github
@@ -169,7 +168,7 @@ def one_run(dry_run: bool) -> None:
 
     settings = load()
     began = time.monotonic()
-    policy, registry = Policy(now=time.time()), connect(settings, "", WORKERS)
+    policy, registry = Policy(now=time.time()), connect(settings, "")
     run = cleanup.Cleanup(settings, policy, connect_github(settings, 0), registry)
     report = run.run(dry_run)
     assert report is not None and not report.problems, report

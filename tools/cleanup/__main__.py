@@ -18,7 +18,7 @@ from github import Github
 from tools.cleanup import memory
 from tools.cleanup.package import Package, short
 from tools.cleanup.plan import DAY, Policy, make_plan
-from tools.cleanup.read import WORKERS, Reader
+from tools.cleanup.read import Reader
 from tools.cleanup.report import CleanupResult, report, show_plan
 from tools.cleanup.run import carry_out, restore, walk_tags
 from tools.core import cli, console
@@ -86,7 +86,7 @@ def work(options: Options) -> None:
         now=time.time(),
     )
     github = connect_github(settings, seconds_between_deletes(settings))
-    registry = connect(settings, os.environ.get("GITHUB_ACTOR", ""), WORKERS)
+    registry = connect(settings, os.environ.get("GITHUB_ACTOR", ""))
     result = Cleanup(settings, policy, github, registry).run(options.dry_run)
     if result is None:
         console.say(f"{settings.image}: there is no such package yet, nothing to do")

@@ -15,8 +15,8 @@ from tools.cleanup.plan import Policy, unread
 from tools.core.errors import PipelineError
 from tools.core.progress import Report
 from tools.github.packages import Packages, PackageVersion
-from tools.registry.client import NotFound, Registry, RegistryError, Unauthorised
-from tools.registry.manifest import DOCKER_MANIFEST, OCI_MANIFEST, InvalidManifest, Manifest
+from tools.registry.client import NotFound, Registry, RegistryError
+from tools.registry.manifest import DOCKER_MANIFEST, OCI_MANIFEST, Manifest
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,7 +27,7 @@ BATCH = 1_000  # items that wait at a time: packages are large
 
 
 def links_of(manifest: Manifest) -> Links:
-    """What a manifest says of other manifests; InvalidManifest for a wrong descriptor."""
+    """What a manifest says of other manifests."""
     nested = [
         child.digest for child in manifest.children if child.media_type not in PLAIN_TYPES
     ]
@@ -150,13 +150,10 @@ class Reader:
             return links_of(self.registry.manifest(self.name, version.digest))
         except NotFound as error:
             return self._doubt(version, error)
-        except Unauthorised:
-            raise  # the login is wrong for all of them
         except RegistryError as error:
+            if error.status == 401:
+                raise  # the login is wrong for all of them
             return error
-        except InvalidManifest as error:
-            text = f"{self.registry.host} sent a wrong manifest for {version.digest}: {error}."
-            return RegistryError(text)
 
     def _doubt(self, version: PackageVersion, first: NotFound) -> Links | RegistryError | None:
         """A 404 for what GitHub lists is believed only if the registry repeats it in words."""

@@ -6,6 +6,7 @@ attempts, longer each time, and as long as ``Retry-After`` asks.
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Collection
 
@@ -14,6 +15,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
 from tools.core.errors import UsageError
+from tools.core.secrets import redact
 
 USER_AGENT = "mlc-llm-pipeline"
 PASSING_STATUSES = (429, 500, 502, 503, 504)
@@ -41,6 +43,15 @@ def retry(
         raise_on_redirect=False,
         retry_after_max=LONGEST_PAUSE,
     )
+
+
+def reason(error: BaseException) -> str:
+    """Why a request failed: the innermost reason, without the names of Python's objects."""
+    inner = getattr(error, "reason", None) or (error.args[0] if error.args else None)
+    if isinstance(inner, BaseException):
+        return reason(inner)
+    text = re.sub(r"^<?[\w.]+.*?>?: ", "", redact(str(error)))
+    return text.rstrip(".") or type(error).__name__
 
 
 class _NoNetrc(requests.auth.AuthBase):

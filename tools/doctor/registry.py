@@ -7,7 +7,7 @@ from tools.core.secrets import Secret
 from tools.doctor.base import Caution, Check, Skipped, Subject
 from tools.images import login
 from tools.registry import client
-from tools.registry.client import Answer, Forbidden, Registry, Unauthorised
+from tools.registry.client import Registry, RegistryError
 from tools.registry.manifest import is_loopback
 
 PUSHES = frozenset({"docker_dev", "prod_image", "pipeline", "cleanup"})
@@ -19,8 +19,8 @@ def connect(subject: Subject, host: str, user: str, password: Secret) -> Registr
     return Registry(host, user, password, ca_certificates=bundle, retries=0, timeout=8)
 
 
-def ours(subject: Subject) -> tuple[Registry, Answer]:
-    """The registry of the settings, and how it answers (Unreachable if it does not)."""
+def ours(subject: Subject) -> tuple[Registry, str]:
+    """The registry of the settings, and how it answers (RegistryError if it does not)."""
     user, password = client.login(subject.settings, subject.env.get("GITHUB_ACTOR", ""))
     registry = connect(subject, subject.settings.registry, user, password)
     return registry, registry.answer()
@@ -29,24 +29,26 @@ def ours(subject: Subject) -> tuple[Registry, Answer]:
 def check_login(subject: Subject) -> str:
     """The registry answers, and accepts our login."""
     host, found = subject.settings.registry, subject.get(ours)[1]
-    if found.login is False:
+    if found == "refuses":
         raise login.explain(host, "unauthorized")
-    if found.challenge and found.login is None:
+    if found == "asks":
         raise Caution(
             f"There is no login for the registry {host}: images are kept here, not pushed.",
             "Set GH_TOKEN to a token with write:packages.",
         )
-    return f"{host} {'accepts the login' if found.login else 'asks for no login'}."
+    return f"{host} {'accepts the' if found == 'accepts' else 'asks for no'} login."
 
 
 def check_push(subject: Subject) -> str:
     """We may push to the image's repository; nothing is pushed."""
     (registry, found), settings = subject.get(ours), subject.settings
-    if not (found.login or (not found.challenge and is_loopback(settings.registry))):
+    if not (found == "accepts" or found == "open" and is_loopback(settings.registry)):
         raise Skipped("Without a login nothing is pushed.")
     try:
         registry.check_push(settings.image_name)
-    except (Forbidden, Unauthorised) as error:  # 401 where an accepted login lacks a right
+    except RegistryError as error:
+        if error.status not in (401, 403):  # 401 where an accepted login lacks a right
+            raise
         raise login.explain(settings.registry, "denied") from error
     return f"We may push to {settings.image}."
 
@@ -63,7 +65,7 @@ def check_hub(subject: Subject) -> str:
         )
     if hub is None:
         raise Skipped("Nothing is copied to Docker Hub: no login is set.")
-    if connect(subject, hub.host, hub.username, hub.password).answer().login is False:
+    if connect(subject, hub.host, hub.username, hub.password).answer() == "refuses":
         raise PipelineError(
             f"The registry {hub.host} refused the login.",
             "Check DOCKER_HUB_USERNAME, and that DOCKER_HUB_TOKEN has not expired.",

@@ -7,7 +7,6 @@ the REST API" and "Permissions required for fine-grained personal access tokens"
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator, Mapping
 
 import requests
@@ -15,6 +14,7 @@ import urllib3
 from github import GithubException
 from github.Requester import Requester
 
+from tools.core import http
 from tools.core.errors import PipelineError
 from tools.core.secrets import redact
 
@@ -193,7 +193,7 @@ def refusals(what: str = "the request") -> Iterator[None]:
         raise refusal(error.status, what, headers, error.data) from None
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise GitHubError(
-            f"GitHub did not respond to {what}: {_reason(error)}.",
+            f"GitHub did not respond to {what}: {http.reason(error)}.",
             "Check the network and githubstatus.com, then run it again.",
         ) from None
     except AssertionError as error:
@@ -202,11 +202,3 @@ def refusals(what: str = "the request") -> Iterator[None]:
             f"GitHub's response for {what} points to another host ({error}).",
             "Check GITHUB_API_URL; the token is sent nowhere else.",
         ) from None
-
-
-def _reason(error: Exception) -> str:
-    """Why there was no response, without the addresses of objects that wrap it."""
-    inner = error.args[0] if error.args and isinstance(error.args[0], Exception) else error
-    cause = getattr(inner, "reason", None) or inner
-    text = re.sub(r"^<?HTTPS?Connection\w*[^:]*?>?: ", "", str(cause))
-    return redact(text.rstrip(".")) or type(error).__name__

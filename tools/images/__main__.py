@@ -58,7 +58,7 @@ def check(plan: BuildPlan, context: Context, logins: Sequence[login.Login]) -> B
     for one in logins:
         account = (one.host, one.username, one.password)
         client = registry.Registry(*account, ca_certificates=settings.ca_certificates)
-        if client.answer().login is False:
+        if client.answer() == "refuses":
             raise login.explain(one.host, "unauthorized")
     return fitting
 

@@ -20,7 +20,6 @@ from tools.core.janitor import Janitor
 from tools.core.secrets import Secret
 from tools.core.settings import Settings
 from tools.registry import client as registry
-from tools.registry.login import basic
 
 PREFIX = "mlc-docker-config-"
 HUB_KEY = "https://index.docker.io/v1/"  # Docker Hub's name in Docker's configuration
@@ -80,7 +79,9 @@ def _private_config(user: Path, logins: Sequence[Login]) -> dict[str, object]:
         whole, auths, helpers, plugins = {}, {}, {}, []
     for login in logins:
         key = HUB_KEY if login.host in registry.HUB_NAMES else login.host
-        auths[key] = {"auth": basic(login.username, login.password).removeprefix("Basic ")}
+        auths[key] = {
+            "auth": registry.basic(login.username, login.password).removeprefix("Basic ")
+        }
         helpers[key] = ""
     plugins.append(str(user / "cli-plugins"))
     return whole | {"auths": auths, "credHelpers": helpers, "cliPluginsExtraDirs": plugins}

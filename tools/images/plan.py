@@ -77,7 +77,7 @@ def choose_output(options: Options, event: Event, settings: Settings) -> tuple[s
         return PUSH, f"there is a login for {host}"
     if options.push:
         return PUSH, "--push was given"
-    if is_loopback(host) and not registry.connect(settings).answer().challenge:
+    if is_loopback(host) and registry.connect(settings).answer() == "open":
         return PUSH, f"{host} is local and asks for no login"
     return LOAD, "there is no login for the registry (GH_TOKEN is not set)"
 

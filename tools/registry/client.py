@@ -4,12 +4,12 @@ A registry on a loopback address is spoken to over plain HTTP, any other over TL
 login is sent only when the registry asks for one, and to nobody else.
 """
 
-from __future__ import annotations
-
+import base64
+import contextlib
+import functools
 import re
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Literal, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -22,18 +22,19 @@ from tools.core.files import parse_json
 from tools.core.secrets import Secret, redact, remember
 from tools.core.settings import Settings
 from tools.registry import manifest as oci
-from tools.registry.login import Challenge, basic, choose_challenge
-from tools.registry.manifest import Descriptor, InvalidManifest, Manifest, is_loopback
+from tools.registry.manifest import Descriptor, Manifest, is_loopback
 
 # Docker Hub's name and the name of its registry are two.
 HUB = "registry-1.docker.io"
 HUB_NAMES = {"docker.io", "index.docker.io", HUB}
+CONNECTIONS = 32  # that are kept open: as many as threads use one object
+ACCEPT = ", ".join((*oci.MANIFEST_TYPES, "application/json"))
 
 
 class RegistryError(PipelineError):
-    """The registry answered with something unexpected."""
+    """The registry refused a request, did not respond, or sent something unexpected."""
 
-    status = 0  # the HTTP status; 0 without a response
+    status = 0  # the HTTP status of a refusal; 0 without a response
     said = ""  # the registry's own words: MANIFEST_UNKNOWN: manifest unknown
 
 
@@ -41,34 +42,20 @@ class NotFound(RegistryError):
     """A clean 404: the registry says that it doesn't have this."""
 
 
-class Unauthorised(RegistryError):
-    """The registry wants a login, or refused the one it got."""
-
-
-class Forbidden(RegistryError):
-    """The login is accepted, but may not do this (403)."""
-
-
-class Unreachable(RegistryError):
-    """No response: no such host, refused, reset, timed out, or TLS failed."""
-
-
-_LOGIN = "Give a token that this registry knows (GH_TOKEN on GitHub's)."
-_RIGHT = "Give a token with the right for it (packages: write to push)."
-# What a status means: the exception, words between host and thing, what to do.
+# What a status means: words between host and thing, and what to do.
 _REFUSALS = {
-    401: (Unauthorised, "wants a login for", _LOGIN),
-    403: (Forbidden, "refuses", _RIGHT),
-    404: (NotFound, "does not have", ""),
+    401: ("wants a login for", "Give a token that this registry knows (GH_TOKEN on GitHub's)."),
+    403: ("refuses", "Give a token with the right for it (packages: write to push)."),
+    404: ("does not have", ""),
 }
 
 
-@dataclass(frozen=True)
-class Answer:
-    """How a registry answers its base address."""
+class Challenge(NamedTuple):
+    """What a registry asks for in its refusal (RFC 9110, section 11)."""
 
-    challenge: str  # bearer, basic, or empty where no login is asked for
-    login: bool | None  # whether ours was accepted; None if there was nothing to try
+    scheme: str  # bearer or basic
+    realm: str = ""  # where a token is fetched
+    service: str = ""
 
 
 class _Body(Struct):
@@ -81,55 +68,47 @@ class _Body(Struct):
     access_token: str = ""
 
 
+def basic(user: str, password: Secret) -> str:
+    """The value of an ``Authorization`` header for a login; masked in what we print."""
+    value = base64.b64encode(f"{user}:{password.reveal()}".encode()).decode()
+    remember(value)
+    return f"Basic {value}"
+
+
 class Registry:
-    """A registry; what goes wrong is one of the errors above, what is not there NotFound.
-
-    Args:
-        host: ``host[:port]``.
-        user: Name of the login; the registry of GitHub takes any beside a token.
-        password: Password or token; empty for anonymous use.
-        ca_certificates: PEM file of authorities to trust; empty for the usual ones.
-        connections: How many are kept open: as many as threads use this object.
-        retries: How often a request is repeated before it has failed.
-        backoff: Seconds of the first pause between repeats; it doubles.
-        timeout: Seconds without a sign of life after which a request has failed.
-
-    Raises:
-        UsageError: The certificates cannot be read.
-    """
+    """A registry; what goes wrong is a RegistryError, what is not there NotFound."""
 
     def __init__(
         self,
-        host: str,
+        host: str,  # host[:port]
         user: str = "",
-        password: Secret | None = None,
+        password: Secret | None = None,  # or token; empty for anonymous use
         *,
-        ca_certificates: str = "",
-        connections: int = 32,
+        ca_certificates: str = "",  # PEM file of authorities to trust; UsageError if it is not
         retries: int = 5,
-        backoff: float = 0.5,
-        timeout: float = 60.0,
+        backoff: float = 0.5,  # seconds of the first pause between repeats; it doubles
+        timeout: float = 60.0,  # seconds without a sign of life
     ) -> None:
         self.host = host
         address = HUB if host in HUB_NAMES else host
         self.url = f"{'http' if is_loopback(host) else 'https'}://{address}"
         self._basic = basic(user, password) if password else ""
         self._policy = http.retry(retries, backoff)
-        self._session = http.session(ca_certificates, self._policy, connections)
+        session = http.session(ca_certificates, self._policy, CONNECTIONS)
+        session.headers["Accept"] = ACCEPT
         # The size in a HEAD's response is that of the bytes, not of their compression.
-        self._session.headers["Accept-Encoding"] = "identity"
-        self._timeouts = (min(10, timeout), timeout)  # to connect, to read
-        # No proxy leads to this machine.
-        self._session.trust_env = not is_loopback(host)
+        session.headers["Accept-Encoding"] = "identity"
+        session.trust_env = not is_loopback(host)  # no proxy leads to this machine
+        times = (min(10, timeout), timeout)  # to connect, to read
+        self._ask = functools.partial(session.request, timeout=times, allow_redirects=False)
         self._challenge: Challenge | None = None
         self._tokens: dict[str, str] = {}
         self._fetching = threading.Lock()
 
-    # --- what callers use ---
-
     def head(self, name: str, reference: str) -> Descriptor:
         """What a tag or digest points at, without its content (Checking if content exists)."""
-        headers = self._manifest_request("HEAD", name, reference).headers
+        path = f"/v2/{name}/manifests/{reference}"
+        headers = self._request("HEAD", path, name).headers
         digest = headers.get("Docker-Content-Digest", "")
         size = headers.get("Content-Length", "")
         if not oci.is_digest(digest) or not size.isdigit():
@@ -140,12 +119,12 @@ class Registry:
 
     def manifest(self, name: str, reference: str) -> Manifest:
         """A manifest or index by tag or digest; content is checked against a digest."""
-        response = self._manifest_request("GET", name, reference)
+        response = self._request("GET", f"/v2/{name}/manifests/{reference}", name)
         content_type = response.headers.get("Content-Type", "")
         digest = reference if oci.is_digest(reference) else ""
         try:
             return oci.parse_manifest(response.content, content_type, digest)
-        except InvalidManifest as error:
+        except ValueError as error:
             raise RegistryError(
                 f"{self.host} sent no valid manifest for {name}, {reference}: {error}."
             ) from error
@@ -160,7 +139,7 @@ class Registry:
 
     def tags(self, name: str) -> list[str]:
         """All tags of a repository ("Listing Tags"), every page of them."""
-        pages = self._pages(name, f"/v2/{name}/tags/list?n=1000", "application/json")
+        pages = self._pages(name, "tags/list?n=1000")
         return [tag for page in pages for tag in page.tags or ()]
 
     def referrers(self, name: str, digest: str) -> list[Descriptor]:
@@ -170,7 +149,7 @@ class Registry:
         no such API and answers with a redirect to a web page, which is not followed.
         """
         try:
-            pages = list(self._pages(name, f"/v2/{name}/referrers/{digest}", oci.OCI_INDEX))
+            pages = self._pages(name, f"referrers/{digest}")
             return [one for page in pages for one in page.manifests or ()]
         except RegistryError as error:
             if not 300 <= error.status < 500 or error.status in (401, 403, 429):
@@ -180,100 +159,78 @@ class Registry:
         except NotFound:
             return []
 
-    def answer(self) -> Answer:
-        """Whether the registry answers, asks for a login, and accepts ours."""
-        response = self._send("GET", f"{self.url}/v2/")
-        challenge = self._learn_challenge(response)
-        if challenge is None:
-            _check(response, self.host, "its base address")
-            return Answer("", None)
-        if not self._basic:
-            return Answer(challenge.scheme, None)
+    def answer(self) -> Literal["open", "asks", "accepts", "refuses"]:
+        """Whether a registry is open to anybody, asks for a login, or what it says to ours."""
         try:
-            _check(self._request("GET", "/v2/", ""), self.host, "its base address")
-        except Unauthorised:
-            return Answer(challenge.scheme, False)
-        return Answer(challenge.scheme, True)
+            self._request("GET", "/v2/", "")
+        except RegistryError as error:
+            if self._challenge is None or error.status not in (401, 403):
+                raise
+            return "refuses" if self._basic else "asks"
+        if self._challenge is None:
+            return "open"
+        return "accepts" if self._basic else "asks"
 
     def check_push(self, name: str) -> None:
-        """Return if we may push to a repository: an upload is begun and cancelled.
+        """Return if we may push to a repository: an upload is begun and cancelled. A token
+        alone proves nothing: some registries give ones that allow less than asked.
 
-        A token alone proves nothing: some registries give ones that allow less than asked.
         Source: "Pushing a blob in chunks", "Cancelling".
-
-        Raises:
-            Unauthorised: No login, or a refused one.
-            Forbidden: The login may not push here.
         """
-        scope = f"repository:{name}:pull,push"
         path = f"/v2/{name}/blobs/uploads/"
-        response = _check(self._request("POST", path, scope), self.host, f"a push to {name}")
-        location = response.headers.get("Location", "")
-        if location:
-            self._request("DELETE", urljoin(path, location), scope)
+        response = self._request("POST", path, name, "pull,push")
+        with contextlib.suppress(RegistryError):
+            upload = urljoin(path, response.headers.get("Location", ""))
+            self._request("DELETE", upload, name, "pull,push")
 
-    # --- how requests are made ---
-
-    def _manifest_request(self, method: str, name: str, reference: str) -> requests.Response:
-        path = f"/v2/{name}/manifests/{reference}"
-        accept = ", ".join(oci.MANIFEST_TYPES)
-        response = self._request(method, path, f"repository:{name}:pull", accept)
-        return _check(response, self.host, f"{name}, {reference}")
-
-    def _pages(self, name: str, path: str, accept: str) -> Iterator[_Body]:
+    def _pages(self, name: str, path: str) -> list[_Body]:
         """Pages of a listing, following ``Link: <...>; rel="next"``."""
-        while path:
-            response = self._request("GET", path, f"repository:{name}:pull", accept)
-            yield _parse(_check(response, self.host, path))
+        pages, url = [], f"/v2/{name}/{path}"
+        while url:
+            response = self._request("GET", url, name)
+            pages.append(_parse(response))
             following = response.links.get("next", {}).get("url", "")
-            path = urljoin(response.url, following) if following else ""
+            url = urljoin(response.url, following) if following else ""
+        return pages
 
     def _request(
-        self, method: str, path: str, scope: str, accept: str = "*/*"
+        self, method: str, path: str, name: str, actions: str = "pull"
     ) -> requests.Response:
-        """One request, logged in as the registry asks; any final status is returned."""
-        url = urljoin(self.url, path)
-        if not url.startswith(f"{self.url}/"):
-            # The registry named another host: that one gets no login.
-            return self._send(method, url, accept=accept)
-        authorization = self._authorization(scope)
-        response = self._send(method, url, authorization, accept)
-        if self._learn_challenge(response):
-            authorization = self._authorization(scope, refused=authorization)
-            response = self._send(method, url, authorization, accept)
-        return response
+        """The response to a request for ``actions`` on a repository, logged in as the
+        registry asks (RegistryError if it is not a success).
+        """
+        url, scope = urljoin(self.url, path), f"repository:{name}:{actions}" if name else ""
+        own = url.startswith(f"{self.url}/")  # another host, which it may name, gets no login
+        authorization = self._authorization(scope) if own else ""
+        response = self._send(method, url, authorization)
+        challenge = choose_challenge(response.headers.get("WWW-Authenticate", ""))
+        if own and response.status_code == 401 and challenge:
+            self._challenge = challenge
+            response = self._send(method, url, self._authorization(scope, authorization))
+        return _checked(response)
 
     def _send(
-        self, method: str, url: str, authorization: str = "", accept: str = "*/*"
+        self,
+        method: str,
+        url: str,
+        authorization: str,
+        query: dict[str, str | None] | None = None,
     ) -> requests.Response:
-        headers = {"Accept": accept, "Authorization": authorization or None}
+        headers = {"Authorization": authorization or None}
         policy = self._policy
         try:
             while True:
                 try:
-                    return self._session.request(
-                        method,
-                        url,
-                        headers=headers,
-                        timeout=self._timeouts,
-                        allow_redirects=False,
-                    )
+                    return self._ask(method, url, headers=headers, params=query)
                 except requests.exceptions.ChunkedEncodingError as error:
                     # A body that breaks off: requests reads it after its own retries.
                     policy = policy.increment(method, url, error=error.args[0])
                     policy.sleep()
         except (OSError, MaxRetryError) as error:
-            raise Unreachable(
-                f"{urlsplit(url).netloc} cannot be reached: {_cause(error)}.",
+            raise RegistryError(
+                f"{urlsplit(url).netloc} cannot be reached: {http.reason(error)}.",
                 "Check REGISTRY, the network, the proxy and CA_CERTIFICATES.",
             ) from error
-
-    def _learn_challenge(self, response: requests.Response) -> Challenge | None:
-        """What a 401 asks for, kept for further requests; None if it is not one."""
-        header = response.headers.get("WWW-Authenticate", "")
-        challenge = choose_challenge(header) if response.status_code == 401 else None
-        self._challenge = challenge or self._challenge
-        return challenge
 
     def _authorization(self, scope: str, refused: str = "") -> str:
         """The ``Authorization`` header; empty where none is asked for or there is no login.
@@ -289,13 +246,15 @@ class Registry:
             return self._tokens[scope]
 
     def _fetch_token(self, challenge: Challenge, scope: str) -> str:
-        if self._basic and not challenge.may_have_login:
+        """A token, as distribution's "Token Authentication Specification" has it."""
+        parts = urlsplit(challenge.realm)
+        if self._basic and not (parts.scheme == "https" or is_loopback(parts.netloc)):
             raise RegistryError(
                 f"{self.host} asks for the login at {challenge.realm}, which has no TLS.",
                 "Nothing was sent; use a registry whose token server has TLS.",
             )
-        response = self._send("GET", challenge.token_url(scope), self._basic)
-        found = _parse(_check(response, self.host, "a token"))
+        query = {"service": challenge.service or None, "scope": scope or None}
+        found = _parse(_checked(self._send("GET", challenge.realm, self._basic, query)))
         token = found.token or found.access_token
         if not token:
             raise RegistryError(f"The token server of {self.host} gave no token.")
@@ -303,16 +262,39 @@ class Registry:
         return token
 
 
-def _check(response: requests.Response, host: str, what: str) -> requests.Response:
-    """``response`` if its status is a success; the matching exception otherwise."""
-    status = response.status_code
+# A parameter (``realm="..."``), or the word that begins a challenge (``Bearer``).
+_PART = re.compile(r'([\w-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))|([A-Za-z][\w-]*)')
+
+
+def choose_challenge(header: str) -> Challenge | None:
+    """What to answer of a ``WWW-Authenticate`` header: Bearer before Basic, else None."""
+    offered: dict[str, dict[str, str]] = {}
+    parameters: dict[str, str] = {}
+    for key, quoted, plain, scheme in _PART.findall(header):
+        if scheme:
+            parameters = offered.setdefault(scheme.lower(), {})
+        else:
+            parameters[key.lower()] = plain or re.sub(r"\\(.)", r"\1", quoted)
+    for scheme in ("bearer", "basic"):
+        if (found := offered.get(scheme)) is not None:
+            return Challenge(scheme, found.get("realm", ""), found.get("service", ""))
+    return None
+
+
+def _checked(response: requests.Response) -> requests.Response:
+    """``response`` if its status is a success; RegistryError or NotFound otherwise."""
+    status, address = response.status_code, urlsplit(response.url)
     if 200 <= status < 300:
         return response
-    other = (RegistryError, f"answered with status {status} to the request for", "")
-    kind, meaning, remedy = _REFUSALS.get(status, other)
-    said = _error_text(response)
+    meaning, remedy = _REFUSALS.get(status, (f"answered with status {status} to", ""))
+    said = response.content[:200].decode(errors="replace")
+    with contextlib.suppress(ValueError):
+        errors = parse_json(response.content, _Body).errors or ()
+        said = "; ".join(f"{e.get('code')}: {e.get('message')}" for e in errors)
+    said = redact(said[:500]).strip()
+    kind = NotFound if status == 404 else RegistryError
     words = f" ({said})" if said else ""
-    error = kind(f"{host} {meaning} {what}{words}.", remedy)
+    error = kind(f"{address.netloc} {meaning} {address.path}{words}.", remedy)
     error.status, error.said = status, said
     raise error
 
@@ -324,24 +306,6 @@ def _parse(response: requests.Response) -> _Body:
         raise RegistryError(f"{response.url} holds something unexpected: {error}.") from error
 
 
-def _error_text(response: requests.Response) -> str:
-    """The registry's own words ("Error Codes"): ``DENIED: requested access...``."""
-    try:
-        errors = parse_json(response.content, _Body).errors or ()
-        words = [f"{e.get('code', '')}: {e.get('message', '')}".strip(": ") for e in errors]
-        return redact("; ".join(word for word in words if word))[:500]
-    except ValueError:
-        return redact(response.content[:200].decode(errors="replace")).strip()
-
-
-def _cause(error: BaseException) -> str:
-    """The innermost reason of a failed request, without the names of Python's objects."""
-    inner = getattr(error, "reason", None) or (error.args[0] if error.args else None)
-    if isinstance(inner, BaseException):
-        return _cause(inner)
-    return re.sub(r"^<?[\w.]+.*?>?: ", "", redact(str(error)))
-
-
 def login(settings: Settings, user: str = "") -> tuple[str, Secret]:
     """User and password for the registry of the settings; the password may be empty."""
     if settings.registry in HUB_NAMES:
@@ -351,10 +315,7 @@ def login(settings: Settings, user: str = "") -> tuple[str, Secret]:
     return name, settings.gh_token
 
 
-def connect(settings: Settings, user: str = "", connections: int = 32) -> Registry:
+def connect(settings: Settings, user: str = "") -> Registry:
     """The registry that the settings name, with their login and certificates."""
     certificates = settings.ca_certificates
-    name, password = login(settings, user)
-    return Registry(
-        settings.registry, name, password, ca_certificates=certificates, connections=connections
-    )
+    return Registry(settings.registry, *login(settings, user), ca_certificates=certificates)

@@ -4,10 +4,7 @@ Source: OCI image specification 1.1 (descriptor, manifest, image-index) and its 
 predecessors, "Image Manifest Version 2, Schema 2".
 """
 
-from __future__ import annotations
-
 import hashlib
-import ipaddress
 import re
 from dataclasses import dataclass
 from typing import Annotated
@@ -30,10 +27,6 @@ MANIFEST_TYPES = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST, ARTIFAC
 _DIGEST = r"^[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+\Z"
 
 
-class InvalidManifest(ValueError):
-    """Bytes that are not a manifest, or not the one asked for; the message says why."""
-
-
 def is_digest(text: str) -> bool:
     """Whether ``text`` is a digest (``sha256:...``) rather than a tag."""
     return re.match(_DIGEST, text) is not None
@@ -41,13 +34,8 @@ def is_digest(text: str) -> bool:
 
 def is_loopback(host: str) -> bool:
     """Whether a registry's ``host[:port]`` is on this machine, where plain HTTP is spoken."""
-    name = re.sub(r":\d+$", "", host).strip("[]")
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+    local = r"(localhost|127(\.\d{1,3}){3}|\[?::1\]?)(:\d+)?"
+    return re.fullmatch(local, host) is not None
 
 
 class Descriptor(Struct, frozen=True, rename="camel"):
@@ -61,9 +49,8 @@ class Descriptor(Struct, frozen=True, rename="camel"):
 
     @property
     def is_attestation(self) -> bool:
-        """Whether this is BuildKit's attestation of another manifest of the same index.
-
-        Source: moby/buildkit, docs/attestations/attestation-storage.md.
+        """Whether this is BuildKit's attestation of another manifest of the same index
+        (moby/buildkit, docs/attestations/attestation-storage.md).
         """
         kind = (self.annotations or {}).get("vnd.docker.reference.type")
         return kind == "attestation-manifest"
@@ -99,39 +86,24 @@ class Manifest:
         return sum(blob.size for blob in self.blobs)
 
 
-def _digest_of(body: bytes, algorithm: str) -> str:
-    if algorithm not in {"sha256", "sha512"}:  # the two that the specification registers
-        raise InvalidManifest(f"the digest algorithm {algorithm!r} is not known")
-    return f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}"
-
-
 def parse_manifest(body: bytes, content_type: str = "", digest: str = "") -> Manifest:
-    """A manifest from the bytes that a registry sent.
-
-    Args:
-        body: The bytes.
-        content_type: The content type that came with them.
-        digest: What the bytes must hash to; unchecked if empty.
-
-    Raises:
-        InvalidManifest: They are not a manifest, or hash to another digest.
+    """A manifest from the bytes that a registry sent, with their content type; ValueError if
+    they are not one, or hash to another ``digest`` than was asked for.
 
     Source: image-index and manifest: ``mediaType`` SHOULD be used and MUST match the
     content type; without either, the shape decides.
     """
-    actual = _digest_of(body, digest.partition(":")[0] or "sha256")
+    algorithm = digest.partition(":")[0] or "sha256"
+    if algorithm not in {"sha256", "sha512"}:  # the two that the specification registers
+        raise ValueError(f"the digest algorithm {algorithm!r} is not known")
+    actual = f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}"
     if digest and actual != digest:
-        raise InvalidManifest(f"the content has the digest {actual}, not {digest}")
-    try:
-        content = parse_json(body, _Content)
-    except ValueError as error:
-        raise InvalidManifest(str(error)) from error
+        raise ValueError(f"the content has the digest {actual}, not {digest}")
+    content = parse_json(body, _Content)
     sent_as = content_type.partition(";")[0].strip()
     shape = OCI_MANIFEST if content.manifests is None else OCI_INDEX
     kind = content.media_type or (sent_as if sent_as in MANIFEST_TYPES else shape)
     own = Descriptor(actual, kind, len(body))
-    if kind in INDEX_TYPES:
-        return Manifest(own, content.manifests or (), content.subject)
     config = (content.config,) if content.config else ()
-    blobs = (*config, *(content.layers or ()))
-    return Manifest(own, (), content.subject, tuple({b.digest: b for b in blobs}.values()))
+    blobs = {blob.digest: blob for blob in (*config, *(content.layers or ()))}
+    return Manifest(own, content.manifests or (), content.subject, tuple(blobs.values()))
