@@ -90,7 +90,7 @@ def publish(url: str, bundle: str, tag: str, folder: Path) -> None:
     assets = [
         Asset(p.name, p.stat().st_size, files.sha256(p)) for p in sorted(folder.iterdir())
     ]
-    plan = ReleasePlan(tag, tag[1:], REPOSITORY, "a" * 40, False, tuple(assets), (), "Notes.")
+    plan = ReleasePlan(tag, "a" * 40, False, tuple(assets), "Notes.")
     started = time.monotonic()
     env = {"GITHUB_API_URL": url, "GH_TOKEN": TOKEN, "CA_CERTIFICATES": bundle}
     loaded = settings.load(env, folder)

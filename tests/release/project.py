@@ -1,34 +1,32 @@
-"""A checkout that is ready for a release, and a way to release it as a user would.
-
-Run as a program, it is the release that the campaigns kill::
-
-    python -m tests.release.project ROOT URL TAG
-"""
-
-from __future__ import annotations
+"""A checkout that is ready for a release, and ways to release it as a user would."""
 
 import base64
+import contextlib
 import hashlib
+import io
 import json
+import multiprocessing
 import os
 import random
-import subprocess
+import re
 import sys
 import time
 import types
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import requests
 
+from tests.services.faults import Fault
 from tests.services.github import GitHubServer
-from tests.services.store import Tables
+from tests.services.project import Project
 from tools.core import cli
 from tools.release import __main__ as release
-from tools.repo.context import load_context
 
 REPOSITORY = "owner/name"
 TOKEN = "ghp_simulated0123456789"
@@ -40,19 +38,20 @@ ENV = {
 }
 LINUX = "cp311-cp311-manylinux_2_28_x86_64"
 WINDOWS = "cp311-cp311-win_amd64"
+# Children start in milliseconds: forked from a process that has all modules loaded.
+PROCESSES = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
+if sys.platform != "win32":
+    PROCESSES.set_forkserver_preload([__name__])
 
 
 def git(root: Path, *arguments: str) -> str:
-    """Run git without the configuration of the machine."""
-    quiet = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
-    names = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
-    return subprocess.run(
-        ["git", "-C", str(root), *names, *arguments],
-        env={**os.environ, **quiet},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
+    """Run git in a checkout."""
+    return Project(root).git(*arguments)
+
+
+def digest_of(path: Path) -> str:
+    """``sha256:...`` of a file."""
+    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 
 def write_wheel(
@@ -60,50 +59,46 @@ def write_wheel(
     version: str = "1.0.0",
     tag: str = LINUX,
     size: int = 200,
-    name: str = "mlc_llm",
     **more: bytes,
 ) -> Path:
     """A sound wheel with ``size`` random bytes inside, and further members."""
     folder.mkdir(parents=True, exist_ok=True)
-    path, info = folder / f"{name}-{version}-{tag}.whl", f"{name}-{version}.dist-info"
+    path, info = folder / f"mlc_llm-{version}-{tag}.whl", f"mlc_llm-{version}.dist-info"
     members = {
-        f"{name}/__init__.py": b'"""A package."""\n',
-        f"{name}/data.bin": random.Random(f"{name}{version}{tag}{size}").randbytes(size),
+        "mlc_llm/__init__.py": b'"""A package."""\n',
+        "mlc_llm/data.bin": random.Random(f"{version}{tag}{size}").randbytes(size),
         f"{info}/METADATA": (
-            f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\n"
-            "License-Expression: Apache-2.0\n"
+            f"Metadata-Version: 2.4\nName: mlc_llm\nVersion: {version}\n"
             "Requires-Dist: numpy>=1.23\nRequires-Dist: tqdm; extra == 'cli'\n"
         ).encode(),
         f"{info}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: {tag}\n".encode(),
         **more,
     }
-    record = [f"{n},sha256={_urlsafe(data)},{len(data)}\n" for n, data in members.items()]
-    members[f"{info}/RECORD"] = "".join([*record, f"{info}/RECORD,,\n"]).encode()
+    record = ""
+    for name, data in members.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
+        record += f"{name},sha256={digest},{len(data)}\n"
+    members[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
     with zipfile.ZipFile(path, "w") as archive:
         for member, data in members.items():
             archive.writestr(zipfile.ZipInfo(member), data)
     return path
 
 
-def _urlsafe(data: bytes) -> str:
-    digest = hashlib.sha256(data).digest()
-    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
-
-
-def write_index(folder: Path, commit: str, wheels: Iterable[Path]) -> None:
+def write_record(folder: Path, commit: str, wheels: Iterable[Path]) -> None:
     """The ``wheels.json`` of a build."""
     entries = [
         {
             "name": path.name,
             "size": path.stat().st_size,
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "sha256": digest_of(path).removeprefix("sha256:"),
             "tags": [path.stem.split("-", 2)[2]],
         }
         for path in wheels
     ]
     source = {"kind": "stand-in", "commit": None, "modified": False}
-    index = {"version": "1.0.0", "commit": commit, "source": source, "wheels": entries}
-    (folder / "wheels.json").write_text(json.dumps(index), encoding="utf-8")
+    record = {"version": "1.0.0", "commit": commit, "source": source, "wheels": entries}
+    (folder / "wheels.json").write_text(json.dumps(record), encoding="utf-8")
 
 
 def make_project(
@@ -115,30 +110,22 @@ def make_project(
     (root / "CHANGELOG.md").write_text(changelog, encoding="utf-8")
     (root / ".gitignore").write_text("/dist/\n/.nox/\n", encoding="utf-8")
     git(root, "init", "-q", "-b", "main")
-    git(root, "add", ".")
-    git(root, "commit", "-q", "-m", "one")
+    head = Project(root).commit()
     git(root, "tag", tag)
     wheels = [write_wheel(root / "dist", version, wheel_tag) for wheel_tag in tags]
     if wheels:
-        write_index(root / "dist", git(root, "rev-parse", "HEAD"), wheels)
+        write_record(root / "dist", head, wheels)
     return root
 
 
 def change_wheel(root: Path) -> None:
     """Build one of the wheels again, with other content."""
     wheels = [write_wheel(root / "dist", size=333), write_wheel(root / "dist", tag=WINDOWS)]
-    write_index(root / "dist", git(root, "rev-parse", "HEAD"), wheels)
-
-
-def serve(server: GitHubServer, root: Path, *tags: str) -> None:
-    """Make the server know the project's repository, its tags and the token."""
-    server.add_token(TOKEN)
-    head = git(root, "rev-parse", "HEAD")
-    server.add_repository(REPOSITORY, {tag: head for tag in tags or (TAG,)})
+    write_record(root / "dist", git(root, "rev-parse", "HEAD"), wheels)
 
 
 def run_release(
-    root: Path, url: str, *arguments: str, timeout: float = 20.0, **env: str
+    root: Path, url: str, tag: str, *arguments: str, timeout: float = 20.0, **env: str
 ) -> int:
     """The command ``release`` in a checkout, against a server; its exit code.
 
@@ -151,81 +138,98 @@ def run_release(
     def impatient(*args: Any, **options: Any) -> requests.Response:
         return send(*args, **{**options, "timeout": timeout})
 
+    def work(options: release.Options) -> None:
+        release.release(options, variables, root)
+
     with (
         mock.patch("tools.github.client.time", skipped),
         mock.patch("tools.release.publish.time", skipped),
         mock.patch("requests.Session.request", impatient),
     ):
-        return cli.main(
-            "release",
-            "",
-            release.Options,
-            lambda options: release.release(load_context(variables, root), options, variables),
-            arguments,
+        return cli.main("release", "", release.Options, work, [tag, *arguments])
+
+
+def _child(log: Path, root: Path, url: str) -> None:
+    with log.open("w", encoding="utf-8") as sink:
+        os.dup2(sink.fileno(), 1)
+        os.dup2(sink.fileno(), 2)
+        sys.stdout = sys.stderr = sink
+        os._exit(run_release(root, url, TAG))
+
+
+@dataclass
+class World:
+    """A checkout at a version tag, and the GitHub that it is released to."""
+
+    root: Path
+    server: GitHubServer
+    tag: str = TAG
+    out: str = ""  # what the last run printed
+    err: str = ""
+
+    def run(self, *arguments: str, timeout: float = 20.0, **env: str) -> int:
+        """Run ``release`` to its end; its exit code."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            url = self.server.url
+            code = run_release(self.root, url, self.tag, *arguments, timeout=timeout, **env)
+        self.out, self.err = out.getvalue(), err.getvalue()
+        print(self.err)
+        return code
+
+    def start(self, log: Path, root: Path | None = None) -> BaseProcess:
+        """Run it, or one of another checkout, in a process that may be killed."""
+        arguments = (log, root or self.root, self.server.url)
+        process = PROCESSES.Process(target=_child, args=arguments)
+        process.start()
+        return process
+
+    def kinds(self) -> list[str]:
+        """Operations that were asked of the server, in order."""
+        return [entry["kind"] for entry in self.server.log]
+
+    def wrote(self) -> bool:
+        """Whether any of them changes something."""
+        return any(
+            re.match("repos/(create|update|delete|upload)", kind) for kind in self.kinds()
         )
 
+    def releases(self, draft: bool = False) -> list[dict[str, Any]]:
+        """What is published, or the drafts."""
+        return [r for r in self.server.store.all("releases") if r["draft"] is draft]
 
-def start_release(root: Path, url: str, *arguments: str) -> subprocess.Popen[str]:
-    """The same in a process of its own, which may be killed."""
-    command = [sys.executable, "-m", "tests.release.project", str(root), url, *arguments]
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("GITHUB_", "COV_"))}
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=kept,
-        cwd=Path(__file__).resolve().parents[2],
-    )
+    def files(self) -> dict[str, str]:
+        """Names and digests of what was prepared in the checkout."""
+        return {path.name: digest_of(path) for path in (self.root / "dist/release").iterdir()}
 
+    def check_history(self, files: Mapping[str, str]) -> None:
+        """After no change was a release visible that is incomplete, nor two of one tag."""
+        for tables in self.server.store.history():
+            visible = [r for r in tables.get("releases", {}).values() if not r["draft"]]
+            assert len(visible) <= 1, f"{len(visible)} published releases at once"
+            for one in visible:
+                assert {
+                    asset["name"]: asset["digest"]
+                    for asset in tables.get("assets", {}).values()
+                    if asset["release"] == one["id"] and asset["state"] == "uploaded"
+                } == files, f"{one['id']} published but incomplete"
 
-# --- what must hold -----------------------------------------------------------
-
-
-def expected_assets(root: Path) -> dict[str, str]:
-    """Names and digests of what a release of the checkout publishes."""
-    return {
-        path.name: f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
-        for path in (root / "dist" / "release").iterdir()
-    }
-
-
-def published(tables: Tables, tag: str = TAG) -> list[dict[str, Any]]:
-    """The published releases of a tag."""
-    releases = tables.get("releases", {}).values()
-    return [r for r in releases if r["tag_name"] == tag and not r["draft"]]
-
-
-def assets_of(tables: Tables, release: dict[str, Any]) -> dict[str, str]:
-    """Names and digests of a release's assets, as far as they were uploaded."""
-    return {
-        asset["name"]: asset["digest"]
-        for asset in tables.get("assets", {}).values()
-        if asset["release"] == release["id"] and asset["state"] == "uploaded"
-    }
+    def check(self) -> None:
+        """All along that, and in the end one release with these bytes, and no draft left."""
+        files, store = self.files(), self.server.store
+        self.check_history(files)
+        (one,) = (r for r in store.all("releases") if r["tag_name"] == self.tag)
+        assets = [a for a in store.all("assets") if a["release"] == one["id"]]
+        blobs = store.folder / "blobs"
+        assert {a["name"]: digest_of(blobs / str(a["id"])) for a in assets} == files
+        assert not one["draft"] and "mlc-llm-pipeline:" not in one["body"]
 
 
-def check_history(server: GitHubServer, expected: dict[str, str], tag: str = TAG) -> None:
-    """After no change was a release visible that is incomplete, nor two of one tag."""
-    for tables in server.store.history():
-        visible = published(tables, tag)
-        assert len(visible) <= 1, f"{len(visible)} published releases at once"
-        for one in visible:
-            assert assets_of(tables, one) == expected, f"{one['id']} published but incomplete"
-
-
-def check_end(server: GitHubServer, expected: dict[str, str], tag: str = TAG) -> None:
-    """One published release with exactly these bytes, no draft left, nothing amiss."""
-    tables = server.store.tables
-    (one,) = published(tables, tag)
-    assert assets_of(tables, one) == expected
-    assert [r["id"] for r in tables["releases"].values() if r["tag_name"] == tag] == [one["id"]]
-    for asset in (a for a in tables["assets"].values() if a["release"] == one["id"]):
-        content = (server.store.folder / "blobs" / str(asset["id"])).read_bytes()
-        assert f"sha256:{hashlib.sha256(content).hexdigest()}" == expected[asset["name"]]
-    assert "mlc-llm-pipeline:" not in one["body"]
-    assert server.errors == [] and server.leaks == []
-
-
-if __name__ == "__main__":
-    sys.exit(run_release(Path(sys.argv[1]), *sys.argv[2:]))
+@contextlib.contextmanager
+def make_world(root: Path, folder: Path, *faults: Fault, tag: str = TAG) -> Iterator[World]:
+    """The world of a checkout; GitHub's state is in ``folder``."""
+    with GitHubServer(folder, faults=faults) as server:
+        server.add_token(TOKEN)
+        server.add_repository(REPOSITORY, {tag: git(root, "rev-parse", "HEAD")})
+        yield World(root, server, tag)
+        assert server.errors == [] and server.leaks == []

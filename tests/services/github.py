@@ -274,7 +274,8 @@ class _Handler(BaseHTTPRequestHandler):
             body = json.dumps(answer.data).encode()
         size = answer.file.stat().st_size if answer.file else len(body)
         self.send_response_only(answer.status)
-        given = {"Content-Type": "application/json; charset=utf-8"} if answer.data else {}
+        json_type = {"Content-Type": "application/json; charset=utf-8"}
+        given = json_type if answer.data is not None else {}
         for name, value in {**given, **headers, **answer.headers}.items():
             self.send_header(name, value)
         if answer.status not in {204, 304}:

@@ -99,7 +99,7 @@ def check_release(subject: Subject) -> str:
         raise Skipped("A release is checked with --for release, where a tag triggers the run.")
     name, platforms = subject.get(repository), subject.settings.wheel_platforms
     there = subject.get(client).get_repo(name) if subject.settings.gh_token else None
-    wheels = checks.check(subject.root, tag, platforms, name, there).wheels
+    wheels = checks.check(subject.root, tag, platforms, there).wheels
     return f"{tag} can be released with {len(wheels)} wheels."
 
 

@@ -1,7 +1,5 @@
 """Release notes: the changelog's section, GitHub's own notes, how to install (pure)."""
 
-from __future__ import annotations
-
 import re
 import urllib.parse
 from collections.abc import Iterable, Sequence
@@ -13,8 +11,25 @@ from tools.wheels.archive import Wheel
 
 # GitHub refuses a longer body ("body is too long (maximum is 125000 characters)").
 LONGEST = 125_000
-_HEADING = re.compile(r"(#{1,3})\s+(.*)")
-_FENCE = re.compile(r"\s*(```|~~~)")
+
+
+def changelog_section(text: str, version: Version) -> str:
+    """The section of a version in a changelog (Markdown); empty if there is none.
+
+    It ends at the next heading of the same or a higher level; fenced code has no headings.
+    """
+    section: list[str] = []
+    level, fenced = 0, False
+    for line in text.splitlines():
+        fenced ^= bool(re.match(r"\s*(```|~~~)", line))
+        heading = None if fenced else re.match(r"(#{1,3})\s+(.*)", line)
+        if heading and level and len(heading[1]) <= level:
+            break
+        if level:
+            section.append(line)
+        elif heading and _version_of(heading[2]) == version:
+            level = len(heading[1])
+    return "\n".join(section).strip()
 
 
 def _version_of(title: str) -> Version | None:
@@ -26,33 +41,6 @@ def _version_of(title: str) -> Version | None:
         return None
 
 
-def changelog_section(text: str, version: str) -> str:
-    """The section of a PEP 440 version in a changelog (Markdown); empty if there is none.
-
-    It ends at the next heading of the same or a higher level; fenced code has no headings.
-    """
-    section: list[str] = []
-    level, fenced = 0, False
-    for line in text.splitlines():
-        fenced ^= bool(_FENCE.match(line))
-        heading = None if fenced else _HEADING.match(line)
-        if heading and level and len(heading[1]) <= level:
-            break
-        if level:
-            section.append(line)
-        elif heading and _version_of(heading[2]) == Version(version):
-            level = len(heading[1])
-    return "\n".join(section).strip()
-
-
-def _platforms(wheel: Wheel) -> str:
-    """What a wheel is for, of its tags (``cp311-cp311-win_amd64``)."""
-    tags = [tag.split("-") for tag in wheel.tags]
-    platforms = ", ".join(sorted({platform for *_, platform in tags}))
-    interpreters = ", ".join(sorted({interpreter for interpreter, *_ in tags}))
-    return f"{'any platform' if platforms == 'any' else platforms} ({interpreters})"
-
-
 def installation(downloads: str, wheels: Iterable[Wheel], images: Sequence[ImageRecord]) -> str:
     """How to install: each wheel by its address below ``downloads`` and its hash, each
     image by its digest.
@@ -60,11 +48,11 @@ def installation(downloads: str, wheels: Iterable[Wheel], images: Sequence[Image
     lines = ["## Installation", ""]
     for wheel in wheels:
         url = f"{downloads}/{urllib.parse.quote(wheel.name, safe='')}#sha256={wheel.sha256}"
-        lines += [f"For {_platforms(wheel)}:", "", "```sh", f'pip install "{url}"', "```", ""]
+        tags = ", ".join(wheel.tags)  # cp311-cp311-win_amd64
+        lines += [f"For {tags}:", "", "```sh", f'pip install "{url}"', "```", ""]
     if images:
-        lines += ["As a container image:", "", "```sh"]
-        lines += [f"docker pull {image.reference}  # {image.image}" for image in images]
-        lines += ["```", ""]
+        pulls = [f"docker pull {image.reference}  # {image.image}" for image in images]
+        lines += ["As a container image:", "", "```sh", *pulls, "```", ""]
     else:
         lines += ["No image digest was recorded for this release.", ""]
     lines += ["`SHA256SUMS` lists all files: `sha256sum --check --ignore-missing SHA256SUMS`."]

@@ -10,17 +10,17 @@ What makes it safe to kill, to repeat and to race:
 - Every attempt begins with what GitHub has, so a failure is answered by another attempt.
 """
 
-from __future__ import annotations
-
+import contextlib
 import hashlib
 import platform
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from github import UnknownObjectException
 from github.GitRelease import GitRelease
 from github.GitReleaseAsset import GitReleaseAsset
 from github.Repository import Repository
@@ -28,9 +28,9 @@ from github.Repository import Repository
 from tools.core import console
 from tools.core.errors import PipelineError
 from tools.github.errors import GitHubError, refusals
-from tools.release.contents import Asset, ReleasePlan, is_latest
+from tools.release.contents import Asset, ReleasePlan
 from tools.release.transfer import Transfer
-from tools.repo.versions import parse_tag
+from tools.repo.versions import TagVersion, known_versions, parse_tag
 
 FILLS = 3
 PAUSES = (1.0, 4.0, 15.0, 60.0)  # seconds between attempts
@@ -40,11 +40,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class PublishResult:
-    """How it ended: ``published`` or ``nothing to do``; where the release is; its number."""
+    """How it ended."""
 
-    what: str
-    url: str
-    id: int
+    what: str  # published, or nothing to do
+    url: str  # the release's page
 
 
 def draft_mark(root: Path, env: Mapping[str, str]) -> str:
@@ -60,18 +59,20 @@ def draft_mark(root: Path, env: Mapping[str, str]) -> str:
     return f"<!-- mlc-llm-pipeline: {owner} -->"
 
 
-def persist(what: str, attempt: Callable[[], T]) -> T:
-    """Attempt something that begins with what GitHub has, again where a failure may pass.
+def is_latest(version: TagVersion, published: Iterable[str]) -> bool:
+    """Whether a release gets the mark of the latest: the highest stable version has it.
 
-    Args:
-        what: What is attempted, as an error's sentence names it.
-        attempt: It.
-
-    Raises:
-        GitHubError: It was refused, or the last attempt failed.
+    ``published`` are the tags of all published releases, versions or not.
     """
-    pauses = iter(PAUSES)
-    while True:
+    stable = [other for other in known_versions(published) if not other.is_prerelease]
+    return not version.is_prerelease and all(o.version <= version.version for o in stable)
+
+
+def persist(what: str, attempt: Callable[[], T]) -> T:
+    """Attempt something (``what``, in an error's sentence) that begins with what GitHub has,
+    again where a failure may pass (GitHubError if it was refused, or the last one failed).
+    """
+    for pause in PAUSES:
         try:
             with refusals(what):
                 return attempt()
@@ -79,51 +80,33 @@ def persist(what: str, attempt: Callable[[], T]) -> T:
             # What exists already: an upload whose response was lost, or the release of a
             # run that was faster.
             may_pass = error.acted or "already_exists" in error.codes
-            pause = next(pauses, None)
-            if error.limited or not may_pass or pause is None:
+            if error.limited or not may_pass:
                 raise
             console.say(f"{error.message} Looking again in {pause:.0f} s.")
             time.sleep(pause)
-
-
-def unless_missing(request: Callable[[], T]) -> T | None:
-    """What a request gives; None if what it is about does not exist."""
-    try:
-        with refusals():
-            return request()
-    except GitHubError as error:
-        if error.status != 404:
-            raise
-        return None
+    with refusals(what):
+        return attempt()
 
 
 @dataclass
 class Publisher:
-    """Publishes one plan.
+    """Publishes one plan."""
 
-    Attributes:
-        repository: The repository on GitHub.
-        transfer: Sends and reads files.
-        plan: What to publish.
-        mark: What our drafts bear.
-        published: Number of the draft that was made visible.
-        deleted: Assets that count as deleted: the request may be carried out late.
-    """
-
-    repository: Repository
+    repository: Repository  # on GitHub
     transfer: Transfer
     plan: ReleasePlan
-    mark: str
-    published: int = 0
+    mark: str  # what our drafts bear
+    published: int = 0  # number of the draft that was made visible
+    # Assets that count as deleted: GitHub may carry the request out late.
     deleted: set[int] = field(default_factory=set)
 
     def attempt(self) -> PublishResult:
-        """From what GitHub has to a visible release with the planned assets.
-
-        Raises:
-            PipelineError: It is published with other content, or cannot be completed.
+        """From what GitHub has to a visible release with the planned assets (PipelineError if
+        it has others, or cannot be completed).
         """
-        release = unless_missing(lambda: self.repository.get_release(self.plan.tag))
+        release = None
+        with contextlib.suppress(UnknownObjectException):
+            release = self.repository.get_release(self.plan.tag)
         if release is None:
             draft = self.continue_or_create()
             self.fill(draft)
@@ -131,14 +114,15 @@ class Publisher:
             release = self.make_visible(draft)
         self.check_published(release)
         for draft in self.own_drafts():  # of a lost race, or of a lost response
-            unless_missing(draft.delete_release)
+            with contextlib.suppress(UnknownObjectException):
+                draft.delete_release()
         what = "published" if release.id == self.published else "nothing to do"
-        return PublishResult(what, release.html_url, release.id)
+        return PublishResult(what, release.html_url)
 
     def own_drafts(self) -> list[GitRelease]:
         """Drafts of the tag that bear our mark; lists alone show drafts."""
-        drafts = [release for release in self.repository.get_releases() if release.draft]
-        drafts = [draft for draft in drafts if draft.tag_name == self.plan.tag]
+        releases = self.repository.get_releases()
+        drafts = [r for r in releases if r.draft and r.tag_name == self.plan.tag]
         return [draft for draft in drafts if self.mark in (draft.body or "")]
 
     def continue_or_create(self) -> GitRelease:
@@ -155,6 +139,40 @@ class Publisher:
             target_commitish=self.plan.commit,
         )
 
+    def fill(self, draft: GitRelease) -> None:
+        """Make the draft's assets those of the plan; ends with a listing that shows it, or
+        PipelineError where one is wrong time and again.
+        """
+        for _ in range(FILLS):
+            wrong, missing = self.compare(draft)
+            if not wrong and not missing:
+                console.say(f"verified: {len(self.plan.assets)} assets, by size and digest")
+                return
+            for asset in wrong:
+                console.say(f"deleting {asset.name} ({asset.state}, {asset.size} bytes)")
+                self.deleted.add(asset.id)
+                with contextlib.suppress(UnknownObjectException):
+                    asset.delete_asset()
+            self.transfer.upload(draft.upload_url, missing)
+        raise PipelineError(
+            f"The assets of {self.plan.tag} are wrong after {FILLS} tries.",
+            "Check that dist/release/ does not change meanwhile, and GitHub's status.",
+        )
+
+    def compare(self, release: GitRelease) -> tuple[list[GitReleaseAsset], list[Asset]]:
+        """What a release has that is wrong, and what it lacks, by a fresh listing."""
+        expected = {asset.name: asset for asset in self.plan.assets}
+        wrong = []
+        for there in release.get_assets():
+            here = expected.get(there.name)
+            whole = here and there.state == "uploaded" and there.id not in self.deleted
+            digest = whole and (there.digest or self.transfer.digest(there.url))
+            if here and (there.size, digest) == (here.size, f"sha256:{here.sha256}"):
+                del expected[there.name]
+            else:
+                wrong.append(there)
+        return wrong, list(expected.values())
+
     def make_visible(self, draft: GitRelease) -> GitRelease:
         """Publish a verified draft; GitHub refuses if the tag was published meanwhile."""
         published = [r.tag_name for r in self.repository.get_releases() if not r.draft]
@@ -170,10 +188,8 @@ class Publisher:
         )
 
     def check_published(self, release: GitRelease) -> None:
-        """Refuse a published release with other assets: users may have them already.
-
-        Raises:
-            PipelineError: The assets differ.
+        """Refuse a published release with other assets (PipelineError): users may have them
+        already.
         """
         wrong, missing = self.compare(release)
         lines = [f"- there: {a.name}, {a.size} bytes, {a.digest or a.state}" for a in wrong]
@@ -184,42 +200,3 @@ class Publisher:
                 "Publish a new version.",
                 "\n".join(lines),
             )
-
-    def fill(self, draft: GitRelease) -> None:
-        """Make the draft's assets those of the plan; ends with a listing that shows it.
-
-        Raises:
-            PipelineError: An asset is wrong time and again.
-        """
-        for _ in range(FILLS):
-            wrong, missing = self.compare(draft)
-            if not wrong and not missing:
-                console.say(f"verified: {len(self.plan.assets)} assets, by size and digest")
-                return
-            for asset in wrong:
-                console.say(f"deleting {asset.name} ({asset.state}, {asset.size} bytes)")
-                self.deleted.add(asset.id)
-                unless_missing(asset.delete_asset)
-            self.transfer.upload(draft.upload_url, missing)
-        raise PipelineError(
-            f"The assets of {self.plan.tag} are wrong after {FILLS} tries.",
-            "Check that dist/release/ does not change meanwhile, and GitHub's status.",
-        )
-
-    def compare(self, release: GitRelease) -> tuple[list[GitReleaseAsset], list[Asset]]:
-        """What a release has that is wrong, and what it lacks, by a fresh listing."""
-        expected = {asset.name: asset for asset in self.plan.assets}
-        wrong = []
-        for there in release.get_assets():
-            if self.is_right(there, expected.get(there.name)):
-                del expected[there.name]
-            else:
-                wrong.append(there)
-        return wrong, list(expected.values())
-
-    def is_right(self, there: GitReleaseAsset, here: Asset | None) -> bool:
-        """Whether an asset is complete and has the planned bytes."""
-        if here is None or there.state != "uploaded" or there.id in self.deleted:
-            return False
-        digest = there.digest or self.transfer.digest(there.url)
-        return (there.size, digest) == (here.size, f"sha256:{here.sha256}")

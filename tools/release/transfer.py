@@ -3,13 +3,10 @@
 PyGithub's own uploads know no time limit, no certificates and no threads.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import mimetypes
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -23,21 +20,16 @@ from tools.github.client import HostBoundToken, Policy
 from tools.release.contents import Asset
 
 UPLOADS = 16  # at once
-BLOCK = 1 << 18  # bytes at once; urllib3's 16 kB keep a processor busy
+BLOCK = 1 << 18  # bytes at once
 TIMEOUT = 120.0  # seconds without a sign of life; GitHub looks at what was uploaded
-MB = 1_000_000
 
 
-class CountedFile(io.FileIO):
-    """A file that is read as it is sent; ``count`` takes the bytes of each piece."""
-
-    count: Callable[[int], None]
+class LargePieces(io.FileIO):
+    """A file that is sent in large pieces: urllib3's 16 kB keep a processor busy."""
 
     def read(self, _size: int | None = -1) -> bytes:
         """The next piece."""
-        piece = super().read(BLOCK)
-        self.count(len(piece))
-        return piece
+        return super().read(BLOCK)
 
 
 class Transfer:
@@ -50,37 +42,22 @@ class Transfer:
         self.session.auth = HostBoundToken(settings)
 
     def upload(self, address: str, assets: Iterable[Asset]) -> None:
-        """Upload several at a time to a release's ``upload_url``, the largest first.
-
-        Raises:
-            Exception: The first of any upload, PyGithub's or requests'.
+        """Upload several at a time to a release's ``upload_url``, the largest first; an error
+        (PyGithub's or requests') is raised when all have ended.
         """
         by_size = sorted(assets, key=lambda asset: -asset.size)
-        total, sent, lock = sum(asset.size for asset in by_size), 0, threading.Lock()
-        errors: list[Exception] = []
-
-        def count(size: int) -> None:
-            nonlocal sent
-            with lock:
-                sent += size
-                report(sent // MB, total // MB)
-
-        def send(asset: Asset) -> None:
-            try:
-                self._upload(address, asset, count)
-            except Exception as error:
-                errors.append(error)  # not raised while others still send
-
         # The pool's threads do not outlive us: Ctrl-C ends the uploads.
-        with progress("uploaded, MB:") as report, ThreadPool(UPLOADS) as pool:
-            pool.map(send, by_size, chunksize=1)
-        if errors:
-            raise errors[0]
+        with progress("uploaded files:") as report, ThreadPool(UPLOADS) as pool:
+            uploads = [pool.apply_async(self._upload, (address, asset)) for asset in by_size]
+            for done, upload in enumerate(uploads, 1):
+                upload.wait()
+                report(done, len(uploads))
+        for upload in uploads:
+            upload.get()
 
-    def _upload(self, address: str, asset: Asset, count: Callable[[int], None]) -> None:
+    def _upload(self, address: str, asset: Asset) -> None:
         kind = mimetypes.guess_type(asset.name)[0] or "application/octet-stream"
-        with CountedFile(self.folder / asset.name) as file:
-            file.count = count
+        with LargePieces(self.folder / asset.name) as file:
             response = self.session.post(
                 address.partition("{")[0],
                 params={"name": asset.name},
