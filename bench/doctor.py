@@ -23,10 +23,10 @@ PROMISE = 3.0
 TOKEN = "ghp_bench0123456789abcdef"
 ONE_AFTER_ANOTHER = """
 import os
-from tools.core.settings import ROOT
+from tools.core.settings import ROOT, load
 from tools.doctor.__main__ import CHECKS
 from tools.doctor.base import Skipped, Subject
-subject = Subject(ROOT, os.environ, seconds=60)
+subject = Subject(ROOT, os.environ, load())
 for check in CHECKS:
     try:
         check.run(subject)

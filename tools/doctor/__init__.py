@@ -2,6 +2,5 @@
 
 Each file has the checks of a subject and a list of them. A check calls what the sessions
 call, and lets its PipelineError through, so that a problem has the same sentence and the
-same remedy in both places. ``base`` runs all of them at the same time; what several need
-(the engine, the settings, the answer of a registry) is a fact that is found out once.
+same remedy in both places. ``base`` runs all of them at the same time.
 """

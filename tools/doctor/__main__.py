@@ -1,23 +1,21 @@
 """The command of the session ``doctor``."""
 
-from __future__ import annotations
-
 import os
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tools.core import cli, console
-from tools.core.errors import PipelineError, UsageError
-from tools.core.settings import ROOT
+from tools.core.errors import PipelineError
+from tools.core.settings import ROOT, load
 from tools.doctor import docker, github, machine, registry
-from tools.doctor.base import PROBLEM, WARNING, Check, DoctorCheck, Subject, examine
+from tools.doctor.base import PROBLEM, WARNING, Check, Subject, examine
 
 # The first that ends with an error that several share is the one that has the problem.
 CHECKS: tuple[Check, ...] = (
     *machine.CHECKS, *docker.CHECKS, *registry.CHECKS, *github.CHECKS,
 )  # fmt: skip
+SESSIONS = sorted({session for check in CHECKS for session in check.sessions})
 
 
 @dataclass(frozen=True)
@@ -25,29 +23,20 @@ class Options:
     """What the command line asks for."""
 
     sessions: tuple[str, ...] = cli.option(
-        (), "check only what this session needs; repeatable", "--for", metavar="SESSION"
+        (), "check only what this session needs; repeatable", "--for", choices=SESSIONS
     )
     json: bool = cli.option(False, "results as JSON on stdout")
 
 
-def select(asked: Sequence[str]) -> tuple[list[str], list[Check]]:
-    """The sessions that ``--for`` names, parameters dropped, and the checks that they need.
-
-    Raises:
-        UsageError: The noxfile has no such session.
-    """
-    text = (ROOT / "noxfile.py").read_text(encoding="utf-8")
-    known = re.findall(r"^@nox\.session\((?:.|\n)*?^def (\w+)\(", text, re.MULTILINE)
-    names = [name.partition("(")[0] for name in asked]
-    for name in names:
-        if name not in known:
-            raise UsageError(f"There is no session {name}.", f"Use one of: {', '.join(known)}.")
-    needed = [c for c in CHECKS if not (names and c.sessions) or c.sessions & set(names)]
-    return names, needed
+def needed(sessions: Sequence[str]) -> list[Check]:
+    """The checks that these sessions need; all of them for none."""
+    return [check for check in CHECKS if not sessions or check.sessions & set(sessions)]
 
 
-def report(results: Sequence[DoctorCheck]) -> None:
-    """Print the table, then each warning and problem with what to do."""
+def work(options: Options) -> int:
+    """Examine, print the table, then each warning and problem with what to do."""
+    subject = Subject(ROOT, os.environ, load(), frozenset(options.sessions))
+    results = examine(needed(options.sessions), subject)
     console.table(("check", "result", ""), [(r.name, r.status, r.sentence) for r in results])
     for result in results:
         sentence = f"{result.name}: {result.sentence}"
@@ -55,13 +44,6 @@ def report(results: Sequence[DoctorCheck]) -> None:
             console.warn(f"{sentence} {result.remedy}")
         elif result.status == PROBLEM:
             console.fail(PipelineError(sentence, result.remedy, result.detail))
-
-
-def work(options: Options) -> int:
-    """Examine and report; 1 if there is a problem."""
-    sessions, checks = select(options.sessions)
-    results = examine(checks, Subject(ROOT, os.environ, sessions))
-    report(results)
     problems = sum(result.status == PROBLEM for result in results)
     if options.json:
         console.emit_json({"problems": problems, "checks": results})

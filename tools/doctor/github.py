@@ -1,7 +1,5 @@
 """Checks of GitHub: the token and its rights, the release to come."""
 
-from __future__ import annotations
-
 import time
 from datetime import datetime
 
@@ -9,10 +7,10 @@ from github import Github
 
 from tools.core.errors import PipelineError
 from tools.doctor.base import Caution, Check, Skipped, Subject
-from tools.doctor.machine import event, repository
 from tools.github.client import connect, policy
 from tools.github.errors import refusals
 from tools.release import checks
+from tools.repo.context import current_event
 
 RELEASE = frozenset({"release"})
 TOKEN = RELEASE | {"docker_dev", "prod_image", "pipeline", "cleanup"}
@@ -27,12 +25,20 @@ SCOPES = (
 
 def client(subject: Subject) -> Github:
     """A client that asks once, as time is short here."""
-    return connect(subject.settings, retry=policy(subject.settings, attempts=0), timeout=8)
+    once = policy(subject.settings, attempts=0)
+    return connect(subject.settings, retry=once, timeout=subject.timeout)
 
 
-def accepted(subject: Subject) -> dict[str, str]:
-    """What GitHub tells of the token in the headers of ``/rate_limit``, which costs nothing
-    (GitHubError if it does not answer, or refuses the token).
+def repository(subject: Subject) -> str:
+    """``owner/name`` on GitHub; empty if nothing names it."""
+    named = subject.env.get("GITHUB_REPOSITORY")
+    return named or current_event(subject.env, subject.root).repository
+
+
+def check_token(subject: Subject) -> str:
+    """GitHub accepts GH_TOKEN, which has the rights that it tells of, for days to come.
+
+    ``/rate_limit`` costs nothing. Source: docs.github.com, "Token expiration": the header.
     """
     if not subject.settings.gh_token:
         required = subject.sessions & {"release", "cleanup"}
@@ -41,32 +47,22 @@ def accepted(subject: Subject) -> dict[str, str]:
             "Set GH_TOKEN (on Actions: secrets.GH_TOKEN or secrets.GITHUB_TOKEN).",
         )
     with refusals("its rate limit"):
-        return subject.get(client).requester.requestJsonAndCheck("GET", "/rate_limit")[0]
+        headers = client(subject).requester.requestJsonAndCheck("GET", "/rate_limit")[0]
+    scopes = headers.get("x-oauth-scopes")
+    rights = permissions(subject) if scopes is None else check_scopes(subject, scopes)
+    if text := headers.get("github-authentication-token-expiration", ""):
+        expires = datetime.strptime(text.replace("UTC", "+0000"), "%Y-%m-%d %H:%M:%S %z")
+        days = (expires.timestamp() - time.time()) / 86400
+        if days < SOON:
+            raise Caution(
+                f"The token expires on {expires.date()}, in {max(0, days):.0f} days.",
+                "Create a new one and set it as GH_TOKEN.",
+            )
+    return rights
 
 
-def check_token(subject: Subject) -> str:
-    """GH_TOKEN is there, accepted, and does not expire within days.
-
-    Source: docs.github.com, "Token expiration": the header that names the day.
-    """
-    text = subject.get(accepted).get("github-authentication-token-expiration", "")
-    if not text:
-        return "GitHub accepts GH_TOKEN, and names no day on which it expires."
-    expires = datetime.strptime(text.replace("UTC", "+0000"), "%Y-%m-%d %H:%M:%S %z")
-    days = (expires.timestamp() - time.time()) / 86400
-    if days < SOON:
-        raise Caution(
-            f"The token expires on {expires.date()}, in {max(0, days):.0f} days.",
-            "Create a new one and set it as GH_TOKEN.",
-        )
-    return f"GitHub accepts GH_TOKEN, until {expires.date()}."
-
-
-def check_rights(subject: Subject) -> str:
-    """The token may write contents and packages, as far as GitHub tells."""
-    scopes = subject.get(accepted).get("x-oauth-scopes")
-    if scopes is None:
-        return _permissions(subject)
+def check_scopes(subject: Subject, scopes: str) -> str:
+    """A classic token has the scopes that the sessions need."""
     has = set(scopes.replace(",", " ").split())
     sessions = subject.sessions or {"release", "docker_dev"}
     missing = [any_of for any_of, needs in SCOPES if needs & sessions and not any_of & has]
@@ -79,11 +75,13 @@ def check_rights(subject: Subject) -> str:
     return f"The token has the scopes {', '.join(sorted(has))}."
 
 
-def _permissions(subject: Subject) -> str:
-    """What GitHub tells of a token that has permissions instead of scopes."""
-    name = subject.get(repository)
+def permissions(subject: Subject) -> str:
+    """What GitHub tells of a token that has permissions instead: whether it may write."""
+    name = repository(subject)
+    if not name:
+        return "GitHub accepts the token; which repository it is for is not known."
     with refusals(name):
-        may_push = subject.get(client).get_repo(name).permissions.push
+        may_push = client(subject).get_repo(name).permissions.push
     if not may_push:
         raise PipelineError(
             f"The token may not write to {name}.",
@@ -94,17 +92,16 @@ def _permissions(subject: Subject) -> str:
 
 def check_release(subject: Subject) -> str:
     """All that the session checks first: the tag, here and on GitHub, and the wheels."""
-    tag = subject.get(event).tag
+    tag, settings = current_event(subject.env, subject.root).tag, subject.settings
     if "release" not in subject.sessions or not tag:
         raise Skipped("A release is checked with --for release, where a tag triggers the run.")
-    name, platforms = subject.get(repository), subject.settings.wheel_platforms
-    there = subject.get(client).get_repo(name) if subject.settings.gh_token else None
-    wheels = checks.check(subject.root, tag, platforms, there).wheels
+    name = repository(subject)
+    there = client(subject).get_repo(name) if settings.gh_token and name else None
+    wheels = checks.check(subject.root, tag, settings.wheel_platforms, there).wheels
     return f"{tag} can be released with {len(wheels)} wheels."
 
 
 CHECKS = (
     Check("github token", check_token, TOKEN),
-    Check("token rights", check_rights, TOKEN),
     Check("release", check_release, RELEASE),
 )
