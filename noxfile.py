@@ -146,7 +146,7 @@ def prod_image(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON, default=False)
 def plan(session: nox.Session) -> None:
-    """What an event would run, and why: --event, --ref, --pr, --failed, --json, --mermaid."""
+    """What an event would run, and why: --event, --ref, --pr, --failed, --json."""
     tool(session, "workflow", "workflow.plan")
 
 

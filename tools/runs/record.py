@@ -1,7 +1,5 @@
 """The record of a run, ``dist/runs/<run>/run.json``, and its critical path."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,26 +11,16 @@ from tools.images.record import ImageRecord
 FOLDER = Path("dist/runs")
 
 
-@dataclass(frozen=True)
+@dataclass
 class MatrixJobRecord:
-    """One combination of a job's matrix, or the job itself.
+    """One combination of a job's matrix, or the job itself."""
 
-    Attributes:
-        label: ``basic``; empty for a job without a matrix.
-        result: ``success``, ``failure``, ``cancelled``, ``running`` or ``not run``.
-        started: Seconds since the run began.
-        seconds: How long it took.
-        reason: Why it failed or was not run.
-        log: Path relative to the checkout, or the address of its page on Actions; empty
-            if it was not run.
-    """
-
-    label: str
-    result: str
-    started: float = 0.0
+    label: str  # basic; empty for a job without a matrix
+    result: str  # success, failure, cancelled, running or not run
+    started: float = 0.0  # seconds since the run began
     seconds: float = 0.0
-    reason: str = ""
-    log: str = ""
+    reason: str = ""  # why it failed or was not run
+    log: str = ""  # relative to the checkout, or its page on Actions; empty if not run
 
 
 @dataclass(frozen=True)
@@ -67,29 +55,17 @@ class ArtifactRecord:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A whole run.
+    """A whole run."""
 
-    Attributes:
-        run: Its name, which is the folder's.
-        began: Time of its beginning, ISO 8601, UTC.
-        event: The event, as ``plan`` shows it.
-        seconds: Wall time.
-        result: ``success``, ``failure`` or ``cancelled``.
-        parallel: How many matrix jobs could run at the same time.
-        jobs: In the file's order.
-        artifacts: What it left in ``dist/``.
-        images: The records of the images it built.
-    """
-
-    run: str
-    began: str
-    event: Mapping[str, str | int | bool | None]
-    seconds: float
-    result: str
-    parallel: int
-    jobs: tuple[JobRecord, ...]
-    artifacts: tuple[ArtifactRecord, ...] = ()
-    images: tuple[ImageRecord, ...] = ()
+    run: str  # its name, which is the folder's
+    began: str  # ISO 8601, UTC
+    event: Mapping[str, str | int | bool | None]  # as plan shows it
+    seconds: float  # wall time
+    result: str  # success, failure or cancelled
+    parallel: int  # how many matrix jobs could run at the same time
+    jobs: tuple[JobRecord, ...]  # each after those it needs
+    artifacts: tuple[ArtifactRecord, ...] = ()  # what it left in dist/
+    images: tuple[ImageRecord, ...] = ()  # those that it built
 
     @property
     def title(self) -> str:

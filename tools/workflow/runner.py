@@ -4,29 +4,27 @@ Each command is a nox of its own, whose output is a log. Threads wait for them; 
 decides, with the same conditions as Actions, what comes next.
 """
 
-from __future__ import annotations
-
 import graphlib
 import os
 import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from tools.core import files, process
+from tools.core import console, files, process
 from tools.core.secrets import redact
 from tools.repo.event import Event
-from tools.runs.record import FOLDER, JobRecord, MatrixJobRecord
+from tools.runs.record import FOLDER, JobRecord
 from tools.workflow import decisions, jobs
 from tools.workflow.decisions import CANCELLED, FAILURE, SKIPPED, SUCCESS
-from tools.workflow.jobs import Command, MatrixJob, Policy
+from tools.workflow.jobs import WAITING, MatrixJob, Policy
 from tools.workflow.model import Workflow
 
-WAITING, RUNNING, NOT_RUN = "waiting", "running", "not run"
+RUNNING, NOT_RUN = "running", "not run"
 # Of the results of a matrix, the first of these is the job's.
 WORST_FIRST = (CANCELLED, FAILURE, SUCCESS, NOT_RUN, SKIPPED)
 # Seconds that a session has to clean up after itself: it ends containers and logins.
@@ -41,47 +39,29 @@ OWN_VARIABLES = frozenset(
 )
 
 
-@dataclass
-class State:
-    """What is known of a matrix job while the run goes on."""
-
-    matrix_job: MatrixJob
-    record: MatrixJobRecord
-    outputs: dict[str, str] = field(default_factory=dict)
+def _change(one: MatrixJob, result: str, reason: str = "") -> None:
+    """Another result, which is said."""
+    one.record.result, one.record.reason = result, reason
+    took = f", {one.record.seconds:.1f} s" if one.record.seconds else ""
+    console.say(f"{one.name}: {result}{took}{f' ({reason})' if reason else ''}")
 
 
 def parse_outputs(text: str) -> dict[str, str]:
-    """What a session wrote to ``GITHUB_OUTPUT``, in both of its forms.
-
-    Source: "Workflow commands for GitHub Actions", setting an output parameter.
-    """
+    """What a session wrote to ``GITHUB_OUTPUT``, in both forms of "Workflow commands"."""
     form = re.compile(r"^([^=<\n]+)(?:=(.*)|<<(.+)\n((?s:.*?))\n?^\3$)", re.MULTILINE)
     return {m[1]: m[2] if m[3] is None else m[4] for m in form.finditer(text)}
 
 
 @dataclass
 class Runner:
-    """Runs the jobs of a workflow; ``records`` says what became of them.
-
-    Attributes:
-        graph: The workflow.
-        event: What triggers it.
-        policy: What this machine may do, and what it cannot.
-        root: The checkout.
-        name: Name of the run, which is its folder's.
-        failed: Jobs that are supposed to fail, and are not run.
-        python: The interpreter that has nox.
-        changed: Called when a matrix job begins and ends, from several threads.
-    """
+    """Runs the jobs of a workflow; ``records`` says what became of them."""
 
     graph: Workflow
     event: Event
     policy: Policy
-    root: Path
-    name: str
-    failed: Collection[str] = ()
-    python: str = sys.executable
-    changed: Callable[[State], None] = lambda state: None
+    root: Path  # the checkout
+    name: str  # of the run, which is its folder's
+    failed: Collection[str] = ()  # jobs that are supposed to fail, and are not run
 
     def __post_init__(self) -> None:
         """Begin the clock; nothing runs yet."""
@@ -91,10 +71,14 @@ class Runner:
         self.records: dict[str, JobRecord] = {}
         self.reasons: dict[str, str] = {}
         self.outputs: dict[str, dict[str, str]] = {}
-        self.states: dict[str, list[State]] = {}
-        for name in self.graph.order():
-            ones = jobs.matrix_jobs(self.graph.jobs[name], self.policy)
-            self.states[name] = [State(o, MatrixJobRecord(o.label, WAITING)) for o in ones]
+        self.matrix_jobs = {
+            name: list(jobs.matrix_jobs(self.graph.jobs[name], self.policy))
+            for name in self.graph.order()
+        }
+
+    def all_matrix_jobs(self) -> list[MatrixJob]:
+        """Each after those it needs."""
+        return [one for ones in self.matrix_jobs.values() for one in ones]
 
     def elapsed(self) -> float:
         """Seconds since the run began."""
@@ -111,11 +95,15 @@ class Runner:
             try:
                 self._run_graph(pool)
             except KeyboardInterrupt:
-                self._stop()
-        for name in self.states.keys() - self.records:
-            for state in self.states[name]:
-                if state.record.result == WAITING:
-                    self._change(state, CANCELLED, "interrupted")
+                self.interrupted.set()
+                while any(one.record.result == RUNNING for one in self.all_matrix_jobs()):
+                    # One that is only just being started is ended in the next round.
+                    process.end_all(GRACE)
+                    time.sleep(0.05)
+        for name in self.matrix_jobs.keys() - self.records:
+            for one in self.matrix_jobs[name]:
+                if one.record.result == WAITING:
+                    _change(one, CANCELLED, "interrupted")
             self._end(name)
 
     def _run_graph(self, pool: ThreadPoolExecutor) -> None:
@@ -126,8 +114,8 @@ class Runner:
         while waiting.is_active():
             ready = waiting.get_ready()
             for name in ready:
-                for state in self._begin(name):
-                    running[pool.submit(self._run, state)] = name
+                for one in self._begin(name):
+                    running[pool.submit(self._run, one)] = name
             # Windows delivers Ctrl-C only between two waits.
             timeout = 0 if ready else 0.5
             ended = wait(running, timeout, return_when=FIRST_COMPLETED).done
@@ -136,77 +124,79 @@ class Runner:
                 self._end(name)
                 waiting.done(name)
 
-    def _stop(self) -> None:
-        """End all children; one that is only just being started, in the next round."""
-        self.interrupted.set()
-        while any(s.record.result == RUNNING for ones in self.states.values() for s in ones):
-            process.end_all(GRACE)
-            time.sleep(0.05)
-
-    def _begin(self, name: str) -> list[State]:
+    def _begin(self, name: str) -> list[MatrixJob]:
         """Decide about a job whose needs have ended; what of it is to run."""
         # What this machine cannot run is left to CI, and does not keep it from the rest.
         needs = {n: r.result.replace(NOT_RUN, SUCCESS) for n, r in self.records.items()}
         run, self.reasons[name] = decisions.decide_job(
             self.graph, self.graph.jobs[name], self.event, needs, outputs=self.outputs
         )
-        for state in self.states[name]:
-            obstacle = state.matrix_job.obstacle
+        for one in self.matrix_jobs[name]:
             if not run:
-                self._change(state, SKIPPED, self.reasons[name])
+                _change(one, SKIPPED, self.reasons[name])
             elif name in self.failed:
-                self._change(state, FAILURE, "supposed to fail (--failed)")
-            elif obstacle is not None:
-                self._change(state, FAILURE if obstacle.fails else NOT_RUN, obstacle.reason)
-        return [state for state in self.states[name] if state.record.result == WAITING]
+                _change(one, FAILURE, "supposed to fail (--failed)")
+            elif one.obstacle is not None:
+                _change(one, NOT_RUN, one.obstacle.message)
+        return [one for one in self.matrix_jobs[name] if one.record.result == WAITING]
 
-    def _change(self, state: State, result: str, reason: str = "") -> None:
-        took = self.elapsed() - state.record.started if state.record.log else 0.0
-        state.record = replace(state.record, result=result, reason=reason, seconds=took)
-        self.changed(state)
+    def _end(self, name: str) -> None:
+        """The record and the outputs of a job whose matrix jobs have all ended."""
+        ones, needs = self.matrix_jobs[name], self.graph.jobs[name].needs
+        records = tuple(one.record for one in ones)
+        result = min((record.result for record in records), key=WORST_FIRST.index)
+        reasons = [record.reason for record in records if record.result == FAILURE]
+        reason = next(iter(reasons), self.reasons.get(name, ""))
+        ran = () if result == SKIPPED else records
+        self.records[name] = JobRecord(name, needs, result, reason, ran)
+        self.outputs[name] = {k: v for one in ones for k, v in one.outputs.items()}
 
-    def _run(self, state: State) -> None:
+    def _run(self, one: MatrixJob) -> None:
         """Run a matrix job, in a thread of its own."""
         if self.interrupted.is_set():
             return
-        log = (self.folder / f"{state.matrix_job.name}.log").relative_to(self.root)
-        state.record = replace(state.record, started=self.elapsed(), log=log.as_posix())
-        self._change(state, RUNNING)
+        one.record.started = self.elapsed()
+        log = self.folder / f"{one.name}.log"
+        one.record.log = log.relative_to(self.root).as_posix()
+        _change(one, RUNNING)
         try:
-            problem = self._run_commands(state)
+            problem = self._run_commands(one)
         except Exception as error:  # an error in a thread must not pass for success
             problem = redact(f"{type(error).__name__}: {error}")
+        one.record.seconds = self.elapsed() - one.record.started
         if problem and self.interrupted.is_set():
-            self._change(state, CANCELLED, "interrupted")
+            _change(one, CANCELLED, "interrupted")
         else:
-            self._change(state, FAILURE if problem else SUCCESS, problem)
+            _change(one, FAILURE if problem else SUCCESS, problem)
 
-    def _run_commands(self, state: State) -> str:
+    def _run_commands(self, one: MatrixJob) -> str:
         """Run its commands until one fails; what went wrong, empty for nothing."""
-        one, steps = state.matrix_job, dict[str, dict[str, str]]()
-        for command in jobs.commands(one, self.event, self.policy, self.outputs, steps):
+        steps: dict[str, dict[str, str]] = {}
+        for step, words in jobs.commands(one, self.event, self.policy, self.outputs, steps):
             if self.interrupted.is_set():
                 return "interrupted"
-            if code := self._run_command(command, state):
-                return f"{command.line()} ended with exit code {code}"
-            steps[command.step] = dict(state.outputs)
+            if code := self._run_command(words, one):
+                return f"{process.display(words)} ended with exit code {code}"
+            steps[step] = dict(one.outputs)
         return ""
 
-    def _run_command(self, command: Command, state: State) -> int:
+    def _run_command(self, words: list[str], one: MatrixJob) -> int:
         """Run one command into the log; its exit code."""
-        output = self.folder / f"{state.matrix_job.name}.output"
+        output = self.folder / f"{one.name}.output"
         output.write_bytes(b"")
         env = self.environment(os.environ) | {"GITHUB_OUTPUT": str(output)}
-        line = [self.python, "-m", "nox", "--no-dependencies", *command.words]
+        # The nox that runs here, not one of this session's environment.
+        python = os.environ.get("PIPELINE_PYTHON") or sys.executable
+        command = [python, "-m", "nox", "--no-dependencies", *words[1:]]
         # Unbuffered, a line is a write: the two streams come from two threads.
-        with (self.root / state.record.log).open("ab", buffering=0) as log:
+        with (self.root / one.record.log).open("ab", buffering=0) as log:
 
             def show(text: str) -> None:
                 log.write(f"{text}\n".encode())
 
-            show(redact(f"$ {command.line()}"))
-            done = process.stream(line, env=env, check=False, show=show, keep=1)
-        state.outputs |= parse_outputs(output.read_text(encoding="utf-8"))
+            show(f"$ {process.display(words)}")
+            done = process.stream(command, env=env, check=False, show=show, keep=1)
+        one.outputs |= parse_outputs(output.read_text(encoding="utf-8"))
         return done.code
 
     def environment(self, ours: Mapping[str, str]) -> dict[str, str]:
@@ -228,15 +218,3 @@ class Runner:
             "GITHUB_BASE_REF": event.base_ref,
             "GITHUB_EVENT_PATH": str(self.folder / "event.json"),
         }
-
-    def _end(self, name: str) -> None:
-        """The record and the outputs of a job whose matrix jobs have all ended."""
-        states, needs = self.states[name], self.graph.jobs[name].needs
-        ones = tuple(state.record for state in states)
-        results = {one.result for one in ones}
-        result = next(result for result in WORST_FIRST if result in results)
-        reasons = [one.reason for one in ones if one.result == FAILURE]
-        reason = reasons[0] if reasons else self.reasons.get(name, "")
-        ran = () if result == SKIPPED else ones
-        self.records[name] = JobRecord(name, needs, result, reason, ran)
-        self.outputs[name] = {k: v for state in states for k, v in state.outputs.items()}
