@@ -1,17 +1,14 @@
 """The one way to GitHub: PyGithub's own object, with what all commands need of it.
 
 PyGithub keeps the token from other hosts and from ``.netrc``, pages through lists and waits
-for rate limits; its calls belong into :func:`tools.github.errors.refusals`. What goes past it
-(large files) bears the token by :class:`HostBoundToken`.
+for rate limits; its calls belong into :func:`tools.github.errors.refusals`.
 """
-
-from __future__ import annotations
 
 import re
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import requests
@@ -27,7 +24,6 @@ from tools.github.errors import GitHubError
 
 PER_PAGE = 100  # the most that GitHub gives
 TIMEOUT = 30  # seconds without a sign of life after which a request has failed
-ATTEMPTS = 12
 # What GitHub asks to wait at least after a limit that names no time ("Rate limits for the
 # REST API", "Exceeding the rate limit").
 LIMIT_WAIT = 60.0
@@ -45,10 +41,8 @@ class Budget:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def take(self, seconds: float) -> float:
-        """Spend some, from now on; how many of them nobody waits for already.
-
-        Raises:
-            GitHubError: That would be more than the limit.
+        """Spend some, from now on; how many of them nobody waits for already (GitHubError
+        if that is more than the limit).
         """
         with self.lock:
             now = time.monotonic()
@@ -74,7 +68,7 @@ class Policy(GithubRetry):
         self.budget = budget
         super().__init__(**kwargs)
 
-    def new(self, **kwargs: Any) -> Policy:
+    def new(self, **kwargs: Any) -> Self:
         """A copy with other counts; the budget is the same."""
         return super().new(budget=self.budget, **kwargs)
 
@@ -88,23 +82,14 @@ class Policy(GithubRetry):
         """Wait as long as GitHub asks, else longer each time."""
         seconds = self.get_backoff_time()
         if response is not None:
-            seconds = max(seconds, self.get_retry_after(response) or 0.0, _reset(response))
+            least = LIMIT_WAIT if response.status == 429 else 0.0
+            seconds = max(seconds, self.get_retry_after(response) or least)
         if self.budget.take(seconds) >= 5:  # one of all threads says it
             console.say(f"waiting {seconds:.0f} s for GitHub")
         time.sleep(seconds)
 
 
-def _reset(response: BaseHTTPResponse) -> float:
-    """Seconds until a 429 without Retry-After may be sent again; 0 for all others."""
-    if response.status != 429 or "retry-after" in response.headers:
-        return 0.0
-    reset = response.headers.get("x-ratelimit-reset", "")
-    if response.headers.get("x-ratelimit-remaining") == "0" and reset.isdecimal():
-        return max(0.0, float(reset) - time.time()) + 1.0
-    return LIMIT_WAIT
-
-
-def policy(settings: Settings, attempts: int = ATTEMPTS) -> Policy:
+def policy(settings: Settings, attempts: int = 12) -> Policy:
     """What is tried again, and how often, within ``GITHUB_TIME_LIMIT``."""
     return Policy(
         Budget(settings.github_time_limit),
@@ -121,18 +106,11 @@ def policy(settings: Settings, attempts: int = ATTEMPTS) -> Policy:
 
 def connect(
     settings: Settings,
-    between_writes: float = 1.0,
-    retry: Policy | None = None,
+    between_writes: float = 1.0,  # seconds: GitHub allows 180 deletes a minute
+    retry: Policy | None = None,  # policy(settings) if not set
     timeout: int = TIMEOUT,
 ) -> Github:
-    """GitHub as the settings name it, with their token (anonymous without one).
-
-    Args:
-        settings: Address, token, certificates, time limit.
-        between_writes: Seconds between two changes: GitHub allows 180 deletes a minute.
-        retry: What is tried again; :func:`policy` of the settings if not set.
-        timeout: Seconds without a sign of life after which a request has failed.
-    """
+    """GitHub as the settings name it, with their token (anonymous without one)."""
     return Github(
         auth=Auth.Token(settings.gh_token.reveal()) if settings.gh_token else None,
         base_url=settings.github_api_url,
@@ -148,21 +126,16 @@ def connect(
 
 
 class HostBoundToken(requests.auth.AuthBase):
-    """The token for requests without PyGithub, to GitHub's own hosts alone.
-
-    These are the API's (GitHub Enterprise Server uploads there too) and, beside an ``api.``
-    one (github.com, ghe.com), its sibling ``uploads.``; over the same scheme and port.
+    """The token for requests without PyGithub, to GitHub's own hosts alone: the API's (GitHub
+    Enterprise Server uploads there too) and, beside an ``api.`` one (github.com, ghe.com),
+    its sibling ``uploads.``; over the same scheme and port.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._api, self._token = settings.github_api_url, settings.gh_token
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Add the token.
-
-        Raises:
-            PipelineError: The address, which a response named, is another host's.
-        """
+        """Add the token (PipelineError if a response named another host's address)."""
         ours, theirs = urlsplit(self._api), urlsplit(request.url or "")
         host = ours.netloc.lower()
         own = {host, re.sub(r"^api\.", "uploads.", host)}

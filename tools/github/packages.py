@@ -3,15 +3,14 @@
 Source: GitHub REST API documentation, "Packages"; names with slashes are escaped.
 """
 
-from __future__ import annotations
-
+import functools
 import itertools
 import re
 import sys
-import urllib.parse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from urllib.parse import quote
 
 from github import Github
 
@@ -22,21 +21,13 @@ from tools.github.errors import GitHubError, refusals
 
 @dataclass(frozen=True, slots=True)
 class PackageVersion:
-    """One manifest of the registry, as GitHub lists it.
+    """One manifest of the registry, as GitHub lists it."""
 
-    Attributes:
-        id: GitHub's number of it; 0 for what only the registry knows.
-        digest: Digest of the manifest.
-        tags: Its tags; empty for an untagged one.
-        created: When it was pushed first, in seconds since the epoch.
-        updated: When it or its tags were changed last.
-    """
-
-    id: int
+    id: int  # GitHub's number of it; 0 for what only the registry knows
     digest: str
     tags: tuple[str, ...] = ()
-    created: float = 0.0
-    updated: float = 0.0
+    created: float = 0.0  # when it was pushed first, in seconds since the epoch
+    updated: float = 0.0  # when it or its tags were changed last
 
     @property
     def changed(self) -> float:
@@ -45,9 +36,7 @@ class PackageVersion:
 
 
 class KeptByGitHub(Exception):
-    """GitHub keeps the last version, the last tagged one, and public ones of more than
-    5,000 downloads.
-    """
+    """GitHub keeps the last version, the last tagged one, and what has 5,000 downloads."""
 
 
 @dataclass
@@ -81,51 +70,28 @@ def parse_version(data: object) -> PackageVersion:
 
 
 class Packages:
-    """A container package; every method raises GitHubError where GitHub refuses.
-
-    Args:
-        github: The client.
-        image: ``owner/name``; what comes after the owner may have slashes.
+    """The container package of an ``image``, ``owner/name``; what comes after the owner may
+    have slashes. Every method raises GitHubError where GitHub refuses.
     """
 
     def __init__(self, github: Github, image: str) -> None:
         self._github = github
         self.image = image
-        self._base = ""
         self.listed_pages = 0
 
-    def _ask(
-        self, method: str, path: str, what: str, **query: int
-    ) -> tuple[Mapping[str, object], object]:
+    def _ask(self, method: str, path: str, what: str) -> tuple[Mapping[str, object], object]:
         """Headers (names in small letters) and parsed body."""
-        address = path + (f"?{urllib.parse.urlencode(query)}" if query else "")
         with refusals(what):
-            return self._github.requester.requestJsonAndCheck(method, address)
+            return self._github.requester.requestJsonAndCheck(method, path)
 
-    @property
-    def base(self) -> str:
-        """Path of the package: owners are users or organisations, at different paths."""
-        if not self._base:
-            owner, _, name = self.image.partition("/")
-            owner, name = (urllib.parse.quote(part, safe="") for part in (owner, name))
-            path = f"/{owner}/packages/container/{name}"
-            self._base = ("/orgs" if self._is_organisation(owner, path) else "/users") + path
-        return self._base
-
-    def _is_organisation(self, owner: str, path: str) -> bool:
-        """Whether the owner is one: GitHub says so, or has the package at that path."""
-        account = self._if_there(f"/users/{owner}")
-        if isinstance(account, dict) and account.get("type") in {"Organization", "User"}:
-            return bool(account["type"] == "Organization")
-        return self._if_there(f"/orgs{path}/versions", per_page=1) is not None
-
-    def _if_there(self, path: str, **query: int) -> object:
-        try:
-            return self._ask("GET", path, path, **query)[1]
-        except GitHubError as error:
-            if error.status == 404:
-                return None
-            raise
+    @functools.cached_property
+    def _versions(self) -> str:
+        """Path of the versions: owners are users or organisations, at different paths."""
+        owner, _, name = self.image.partition("/")
+        with refusals(f"the account {owner}"):
+            is_organization = self._github.get_user(owner).type == "Organization"
+        kind = "orgs" if is_organization else "users"
+        return f"/{kind}/{owner}/packages/container/{quote(name, safe='')}/versions"
 
     def versions(self) -> Iterator[PackageVersion]:
         """All versions, page by page: on while a page is full (a proxy may take away the
@@ -135,12 +101,12 @@ class Packages:
         what = f"the versions of {self.image}"
         page: list[object] = []
         for number in itertools.count(1):
-            before, path = page, f"{self.base}/versions"
-            headers, data = self._ask("GET", path, what, per_page=PER_PAGE, page=number)
+            before, path = page, f"{self._versions}?per_page={PER_PAGE}&page={number}"
+            headers, data = self._ask("GET", path, what)
             self.listed_pages += 1
             try:
                 page = convert(data, list[object])
-                yield from [parse_version(one) for one in page]
+                yield from map(parse_version, page)
             except ValueError as error:
                 raise GitHubError(
                     f"GitHub sent something else than {what}: {error}.",
@@ -152,7 +118,13 @@ class Packages:
 
     def exists(self, version: PackageVersion) -> bool:
         """Whether a version is there."""
-        return self._if_there(f"{self.base}/versions/{version.id}") is not None
+        try:
+            self._ask("GET", f"{self._versions}/{version.id}", version.digest)
+        except GitHubError as error:
+            if error.status != 404:
+                raise
+            return False
+        return True
 
     def delete(self, version: PackageVersion) -> None:
         """Delete a version; one that is not there any more is as good.
@@ -160,8 +132,8 @@ class Packages:
         Raises:
             KeptByGitHub: It refuses to, for this version alone.
         """
+        path = f"{self._versions}/{version.id}"
         try:
-            path = f"{self.base}/versions/{version.id}"
             self._ask("DELETE", path, f"the deletion of {version.digest}")
         except GitHubError as error:
             words = error.said.lower()
@@ -172,5 +144,5 @@ class Packages:
 
     def restore(self, version: PackageVersion) -> None:
         """Bring a deleted version back; GitHub keeps deleted ones for 30 days."""
-        path = f"{self.base}/versions/{version.id}/restore"
+        path = f"{self._versions}/{version.id}/restore"
         self._ask("POST", path, f"the restoration of {version.digest}")
