@@ -140,19 +140,6 @@ def test_organisation_and_escaped_names(world: World, run: Callable[..., Ran]):
     assert any(f"/orgs/owner/packages/container/{escaped}/versions" in path for path in paths)
 
 
-@pytest.mark.parametrize("organisation", [True, False])
-def test_a_hidden_owner(world: World, run: Callable[..., Ran], organisation: bool):
-    """GitHub does not show the account to this token: the package's own path tells."""
-    world.server.routes = [
-        route for route in world.server.routes
-        if "username" not in route.name and (("/orgs" in route.path) == organisation)
-    ]  # fmt: skip
-    world.repository.build("v1")
-    world.repository.build("")
-    old(world)
-    assert len(run(world, "--keep", "0").report["deleted"]) == 3
-
-
 @pytest.mark.parametrize(("links", "size"), [(True, 100), (False, 100), (True, 50)])
 def test_more_than_a_page(world: World, run: Callable[..., Ran], links: bool, size: int):
     """Every page of versions is read, also where a proxy has taken the links between them
