@@ -11,7 +11,7 @@ from tools.core.process import Done
 from tools.core.secrets import Secret
 from tools.core.settings import ROOT, Settings
 from tools.images import build, engine, plan, record
-from tools.images.engine import Builder, Engine
+from tools.images.engine import Engine
 from tools.images.plan import LOAD, OCI, PUSH, BuildPlan, Options
 from tools.images.record import ImageRecord
 from tools.repo.context import Context
@@ -95,11 +95,11 @@ PLAN = BuildPlan(
 LOADED = replace(PLAN, output=LOAD, cache_to=("type=gha",))
 TWO = replace(LOADED, platforms=("linux/amd64", "linux/arm64"))
 MODERN, CLASSIC = Engine("29.0.0", True, "0.30.0"), Engine("24.0.0", False, "0.11.0")
-LOCAL, REMOTE = Builder("", "docker"), Builder("farm", "kubernetes")
+LOCAL, REMOTE = "docker", "kubernetes"
 
 
 @pytest.mark.parametrize(
-    ("asked", "engine", "builder", "changes"),
+    ("asked", "engine", "driver", "changes"),
     [
         (PLAN, MODERN, LOCAL, {}),
         (PLAN, CLASSIC, REMOTE, {}),
@@ -113,17 +113,17 @@ LOCAL, REMOTE = Builder("", "docker"), Builder("farm", "kubernetes")
     ],
 )
 def test_builders(
-    asked: BuildPlan, engine: Engine, builder: Builder, changes: dict[str, object] | str
+    asked: BuildPlan, engine: Engine, driver: str, changes: dict[str, object] | str
 ) -> None:
     """What cannot hold an attestation loads the image without one instead of failing; what a
     builder cannot do at all is said before the build, with what to do.
     """
     if isinstance(changes, str):
         with pytest.raises(UsageError, match=changes):
-            build.fit_to_builder(asked, engine, builder)
+            build.fit_to_builder(asked, engine, driver)
     else:
         expected = replace(asked, **changes)  # type: ignore[arg-type]
-        assert build.fit_to_builder(asked, engine, builder) == expected
+        assert build.fit_to_builder(asked, engine, driver) == expected
 
 
 def test_command() -> None:

@@ -6,7 +6,7 @@ from tools.core import process
 from tools.core.errors import UsageError
 from tools.doctor.base import Caution, Check, Subject
 from tools.images import build
-from tools.images.engine import Builder, Engine, find_builder, find_engine
+from tools.images.engine import Engine, find_driver, find_engine
 from tools.images.plan import PUSH, BuildPlan, base_image
 
 BUILDS = frozenset({"docker_dev", "prod_image", "pipeline"})
@@ -18,21 +18,21 @@ def check_engine(subject: Subject) -> str:
     return f"Docker engine {found.version}, buildx {found.buildx}."
 
 
-def engine_and_builder(subject: Subject) -> tuple[Engine, Builder]:
-    """Both (PipelineError if one cannot be used)."""
+def engine_and_driver(subject: Subject) -> tuple[Engine, str]:
+    """Both, the driver of the builder (PipelineError if one cannot be used)."""
     found = find_engine(subject.env)
-    return found, find_builder(subject.settings.buildx_builder, subject.env)
+    return found, find_driver(subject.settings.buildx_builder, subject.env)
 
 
 def check_builder(subject: Subject) -> str:
     """The builder can be used, and can attest what is pushed."""
-    found, builder = engine_and_builder(subject)
+    found, driver = engine_and_driver(subject)
     plan = BuildPlan("development", (), {}, subject.settings.platforms, PUSH, "a check")
     try:
-        build.fit_to_builder(plan, found, builder)
+        build.fit_to_builder(plan, found, driver)
     except UsageError as error:  # what is not pushed can be built all the same
         raise Caution(error.message, error.remedy) from error
-    return f"The builder {builder.name or 'in use'} has the driver {builder.driver}."
+    return f"The builder has the driver {driver}."
 
 
 def check_base_image(subject: Subject) -> str:
@@ -40,7 +40,7 @@ def check_base_image(subject: Subject) -> str:
     text = (subject.root / "Dockerfile").read_text(encoding="utf-8")
     pinned = re.search(r"^FROM (\S+) AS pinned-base$", text, re.MULTILINE)
     base = base_image(subject.settings, subject.root) or (pinned[1] if pinned else "scratch")
-    engine_and_builder(subject)
+    engine_and_driver(subject)
     for command in (["image", "inspect"], ["buildx", "imagetools", "inspect"]):
         done = process.run(["docker", *command, base], env=subject.env, check=False)
         if done.code == 0:

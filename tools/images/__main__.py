@@ -18,13 +18,12 @@ def work(options: Options) -> None:
     """Plan, then build (or print the plan)."""
     context = load_context()
     plan = make_plan(options, context, os.environ)
-    if options.dry_run and options.json:
-        console.emit_json(plan)
-        return
     console.say(f"{plan.image} image of {context.version}: {plan.output}, for {plan.reason}")
     if options.dry_run:
         rows = [(name, plan.output) for name in plan.references]
         console.table(("reference", "output"), rows)
+        if options.json:
+            console.emit_json(plan)
         return
     pushing = plan.output == PUSH
     logins = login.push_logins(context.settings, context.event.actor) if pushing else []
@@ -42,22 +41,18 @@ def work(options: Options) -> None:
 
 
 def check(plan: BuildPlan, context: Context, logins: Sequence[login.Login]) -> BuildPlan:
-    """The plan as the builder can carry it out.
-
-    Raises:
-        UsageError: The context is too large, or the builder cannot do it.
-        PipelineError: The engine or the builder cannot be used; a login is refused.
+    """The plan as the builder can carry it out (PipelineError: it cannot, the context is too
+    large, or a login is refused).
     """
     settings = context.settings
     with ThreadPoolExecutor(2) as pool:
         found = pool.submit(engine.find_engine)
-        builder = pool.submit(engine.find_builder, plan.builder)
+        driver = pool.submit(engine.find_driver, plan.builder)
         sent = build.check_context(context.root, settings.context_limit)
     console.say(f"build context: {sent}")
-    fitting = build.fit_to_builder(plan, found.result(), builder.result())
+    fitting = build.fit_to_builder(plan, found.result(), driver.result())
     for one in logins:
-        account = (one.host, one.username, one.password)
-        client = registry.Registry(*account, ca_certificates=settings.ca_certificates)
+        client = registry.Registry(*one, ca_certificates=settings.ca_certificates)
         if client.answer() == "refuses":
             raise login.explain(one.host, "unauthorized")
     return fitting
@@ -71,11 +66,7 @@ def read_back(
     if plan.output == PUSH:
         client = registry.connect(settings, context.event.actor)
         name, tag = settings.image_name, plan.references[0].rpartition(":")[2]
-        try:
-            found = client.head(name, tag).digest
-        except registry.NotFound:
-            found = "not there"
-        if found != digest:
+        if (found := client.head(name, tag).digest) != digest:
             raise PipelineError(
                 f"{client.host}/{name}:{tag} is {found}, but {digest} was pushed: somebody "
                 "else pushed or deleted it at the same time.",

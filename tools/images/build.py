@@ -12,20 +12,17 @@ from tools.core.errors import PipelineError, UsageError
 from tools.core.failures import Failure, explain
 from tools.core.process import Done
 from tools.images import login, record
-from tools.images.engine import Builder, Engine
+from tools.images.engine import Engine
 from tools.images.plan import LOAD, OCI, PUSH, BuildPlan
 
-# The last line of buildx where a registry is overloaded, restarts, or writes a tag just now.
-# BuildKit tries some of that again by itself; the engine's push, which its own driver uses,
-# gives up.
+# The last line of buildx where a registry is overloaded, restarts, or writes a tag just now;
+# BuildKit tries some of that again, the engine's push, which its own driver uses, does not.
 PASSING = (
     r"^ERROR: (?P<trouble>.*(?:unexpected (?:HTTP )?status\b.*: 5\d\d\b.*|"
     r"TLS handshake timeout|(?:read|write) tcp .*: (?:connection reset by peer|i/o timeout)|"
     r"unexpected EOF|: EOF))$"
 )
-_STEP = (
-    r'process "(?P<step>[^\n]{1,100})[^\n]*?" did not complete successfully: (?P<end>[^\n]+)'
-)
+_STEP = r'process "(?P<step>[^\n]{1,100})[^\n]*?" did not complete successfully: (?P<end>.+)'
 _STEP_FAILED = "The build step '{step}' failed ({end})."
 FAILURES = (
     Failure(
@@ -34,7 +31,7 @@ FAILURES = (
         "Free some: docker buildx prune, docker image prune.",
     ),
     Failure(
-        rf"(?is)certificate[_ ]verify[_ ]failed.*{_STEP}",
+        rf"(?i)certificate[_ ]verify[_ ]failed[\s\S]*{_STEP}",
         _STEP_FAILED,
         "Set CA_CERTIFICATES to the certificate bundle of your network.",
     ),
@@ -98,14 +95,14 @@ def check_context(root: Path, limit: int) -> str:
     return f"{whole} in {len(sizes)} files"
 
 
-def fit_to_builder(plan: BuildPlan, engine: Engine, builder: Builder) -> BuildPlan:
-    """The plan as this builder can carry it out (UsageError: it cannot).
+def fit_to_builder(plan: BuildPlan, engine: Engine, driver: str) -> BuildPlan:
+    """The plan as a builder with this driver can carry it out (UsageError: it cannot).
 
     Source: docs.docker.com, "Build drivers": the docker driver needs the containerd image
     store for attestations, several platforms and cache export; ``--load`` from any other
     driver goes through the docker exporter, which takes one manifest.
     """
-    local, loads = builder.driver == "docker", plan.output == LOAD
+    local, loads = driver == "docker", plan.output == LOAD
     if engine.containerd_store if local else not loads:
         return plan
     if loads and (len(plan.platforms) == 1 or not local):
@@ -122,11 +119,8 @@ def command(plan: BuildPlan, folder: Path) -> list[str]:
     """The ``docker buildx build`` command of a plan: from ``folder`` it takes the wheels, and
     it writes the metadata and an OCI archive there.
     """
-    outputs = {
-        PUSH: "--push",
-        LOAD: "--load",
-        OCI: f"--output=type=oci,dest={folder}/image.tar",
-    }
+    archive = f"--output=type=oci,dest={folder}/image.tar"
+    outputs = {PUSH: "--push", LOAD: "--load", OCI: archive}
     certificates = f"--secret=id=ca-certificates,src={plan.ca_certificates}"
     return [
         "docker", "buildx", "build", "--file=Dockerfile", f"--target={plan.image}",
@@ -147,9 +141,6 @@ def command(plan: BuildPlan, folder: Path) -> list[str]:
 def build(plan: BuildPlan, root: Path, env: Mapping[str, str]) -> str:
     """Carry a plan out with ``root`` as the build context, in an environment in which docker
     is logged in; the digest of the index or manifest, as buildx reports it.
-
-    Raises:
-        PipelineError: The build failed, sorted out by :func:`diagnose`.
     """
     folder = record.folder(root)
     scratch = folder / f".build-{plan.image}"

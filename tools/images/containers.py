@@ -33,9 +33,7 @@ class Runner:
     options: tuple[str, ...] = ()  # more for ``docker run``
 
     def run(self, *command: str) -> Done:
-        """Run the image's entrypoint with a command (PipelineError: it did not end within
-        the limit; its last output is shown).
-        """
+        """Run the image's entrypoint with a command (PipelineError: not within the limit)."""
         name = f"mlc-test-{os.getpid()}-{os.urandom(4).hex()}"
         words = ["docker", "run", f"--name={name}", "--pull=never", "--network=none"]
         words += [*self.options, self.reference, *command]
@@ -53,9 +51,7 @@ class Runner:
             self.janitor.pay("container", name)
 
     def probe(self, name: str, *arguments: str) -> dict[str, str]:
-        """Run a probe of :mod:`tools.images.probe` in the image; what it says (PipelineError:
-        it did not run to its end).
-        """
+        """Run a probe of :mod:`tools.images.probe` in the image; what it says."""
         source = Path(probe.__file__).read_text(encoding="utf-8")
         done = self.run("python", "-c", source, name, *arguments)
         try:
@@ -70,10 +66,8 @@ def runner(
     context: Context, image: str, digest: str = "", archive: str = ""
 ) -> Iterator[Runner]:
     """Get an image, development or production, and run it: the one in the registry with a
-    ``digest``, else that of an OCI ``archive``, else the one that was built last.
-
-    Raises:
-        PipelineError: There is no engine, or no such image.
+    ``digest``, else that of an OCI ``archive``, else the one that was built last
+    (PipelineError: there is no engine, or no such image).
     """
     engine.find_engine()
     command, digest = _choose(context, image, digest, archive)
@@ -85,10 +79,9 @@ def runner(
             f"The engine cannot take the {image} image: {done.tail(1)}.",
             "Build it again; an OCI archive needs engine 25 or newer.",
         )
-    options = SEALED if image == "production" else ()
+    name, limit = done.stdout.split()[-1], context.settings.test_timeout
     with Janitor() as janitor, process.watched_by(janitor):
-        name, limit = done.stdout.split()[-1], context.settings.test_timeout
-        yield Runner(janitor, name, digest, limit, options)
+        yield Runner(janitor, name, digest, limit, SEALED if image == "production" else ())
 
 
 def _choose(context: Context, image: str, digest: str, archive: str) -> tuple[list[str], str]:

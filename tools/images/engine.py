@@ -33,19 +33,9 @@ class Engine:
     buildx: str  # version of the plugin
 
 
-@dataclass(frozen=True)
-class Builder:
-    """A buildx builder."""
-
-    name: str  # empty for the current one
-    driver: str  # docker: the engine itself, whose image store has the results
-
-
 def find_engine(env: Mapping[str, str] | None = None) -> Engine:
-    """Ask the engine that ``docker`` would use.
-
-    Raises:
-        PipelineError: No client, no engine, no permission, no buildx or too old a one.
+    """Ask the engine that ``docker`` would use (PipelineError: there is no client, no engine,
+    no permission, no buildx or too old a one).
     """
     done = process.run(["docker", "info", "--format", INFO], env=env, check=False, timeout=30)
     version, store, plugin = [*done.stdout.splitlines(), "", "", ""][:3]
@@ -67,12 +57,14 @@ def find_engine(env: Mapping[str, str] | None = None) -> Engine:
     return Engine(version, "io.containerd.snapshotter.v1" in store, buildx[0])
 
 
-def find_builder(name: str = "", env: Mapping[str, str] | None = None) -> Builder:
-    """The builder called ``name``, else the current one (PipelineError: it cannot be used)."""
-    command = ["docker", "buildx", "inspect", *([name] if name else [])]
+def find_driver(builder: str = "", env: Mapping[str, str] | None = None) -> str:
+    """The driver of a buildx builder, or of the current one (PipelineError: it cannot be
+    used). With ``docker`` the engine itself builds, and its image store has the results.
+    """
+    command = ["docker", "buildx", "inspect", *([builder] if builder else [])]
     done = process.run(command, env=env, check=False, timeout=60)
     driver = re.search(r"^Driver:\s+(\S+)", done.stdout, re.MULTILINE)
     if driver is None:
-        message = f"The buildx builder {name or 'in use'} cannot be used: {done.tail(1)}."
+        message = f"The buildx builder {builder or 'in use'} cannot be used: {done.tail(1)}."
         raise PipelineError(message, "See docker buildx ls, or unset BUILDX_BUILDER.")
-    return Builder(name, driver[1])
+    return driver[1]

@@ -10,8 +10,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tools.core import failures, files, process
 from tools.core.errors import PipelineError
@@ -39,8 +39,7 @@ REFUSALS = (
 )
 
 
-@dataclass(frozen=True)
-class Login:
+class Login(NamedTuple):
     """An account at a registry."""
 
     host: str

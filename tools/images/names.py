@@ -1,7 +1,6 @@
-"""An event's image tags and OCI labels (pure).
+"""An event's image tags and OCI labels; a git tag that is not a version is a UsageError.
 
-A git tag that is not a version is a UsageError. Rules: ``docs/images.md``. Grammar of a
-tag: OCI distribution specification, "Pulling manifests".
+Rules: ``docs/images.md``. Grammar: OCI distribution specification, "Pulling manifests".
 """
 
 import hashlib

@@ -26,9 +26,7 @@ class Options:
     push: bool | None = cli.option(
         None, "push, or never; else by the event", action=argparse.BooleanOptionalAction
     )
-    output: str | None = cli.option(
-        None, "write an OCI archive to dist/images/", choices=(OCI,)
-    )
+    output: str | None = cli.option(None, "write an archive to dist/images/", choices=(OCI,))
     dry_run: bool = cli.option(False, "print the plan, build nothing")
     json: bool = cli.option(False, "print plan or record as JSON")
 
@@ -69,8 +67,7 @@ def choose_output(options: Options, event: Event, settings: Settings) -> tuple[s
         source = event.ref_name if event.pull_request is None else "a pull request"
         reason = f"the {options.image} image is not published from {source}"
         if options.push:
-            remedy = "Leave --push out to build and keep it here."
-            raise UsageError(f"{reason[0].upper()}{reason[1:]}.", remedy)
+            raise UsageError(f"Nothing is pushed: {reason}.", "Leave --push out.")
         return LOAD, reason
     host = settings.registry
     if settings.gh_token:
@@ -105,13 +102,11 @@ def base_image(settings: Settings, root: Path) -> str:
     """The base to build on: the setting; empty for the one pinned in the Dockerfile, which
     has one Python: any other version takes its official image, unpinned.
     """
-    if settings.base_image:
-        return settings.base_image
     text = (root / "Dockerfile").read_text(encoding="utf-8")
     pinned = re.search(r"^FROM python:(\d+\.\d+)\S* AS pinned-base$", text, re.MULTILINE)
-    if pinned is None or pinned[1] == settings.python_version:
-        return ""
-    return f"python:{settings.python_version}-slim-bookworm"
+    fits = pinned is None or pinned[1] == settings.python_version
+    official = "" if fits else f"python:{settings.python_version}-slim-bookworm"
+    return settings.base_image or official
 
 
 def find_wheels(root: Path, version: str) -> tuple[str, ...]:
@@ -127,26 +122,18 @@ def find_wheels(root: Path, version: str) -> tuple[str, ...]:
 
 
 def make_plan(options: Options, context: Context, env: Mapping[str, str]) -> BuildPlan:
-    """All that decides the build.
-
-    Raises:
-        UsageError: The tag or an option does not fit; a wheel is missing.
-        PipelineError: The local registry does not answer.
-    """
+    """All that decides the build (UsageError: tag or option do not fit, a wheel is missing)."""
     settings, event, image = context.settings, context.event, options.image
     output, reason = choose_output(options, event, settings)
-    base = base_image(settings, context.root)
-    build_args = {"BASE_IMAGE": base} if base else {}
-    wheels: tuple[str, ...] = ()
-    if image == "development":
-        build_args["CMAKE_VERSION"] = settings.cmake_version
-        tags = names.development_tags(event, context.tags)
+    if image == "production":
+        wheels, tags = find_wheels(context.root, context.version), names.production_tags(event)
     else:
-        wheels = find_wheels(context.root, context.version)
-        tags = names.production_tags(event)
+        wheels, tags = (), names.development_tags(event, context.tags)
+    build_args = {"CMAKE_VERSION": settings.cmake_version}
+    if base := base_image(settings, context.root):
+        build_args["BASE_IMAGE"] = base
     images = [settings.image]
-    hub = login.hub_login(settings)
-    if hub and output == PUSH:  # the very same manifests
+    if output == PUSH and (hub := login.hub_login(settings)):  # the very same manifests
         name = settings.image_name.rpartition("/")[2]
         images.append(f"{hub.host}/{hub.username.lower()}/{name}")
     cache_from, cache_to = layer_cache(output, settings.image, image, env)

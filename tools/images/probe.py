@@ -4,13 +4,13 @@ Standard library only, and any Python 3.9: ``python -c <this file> PROBE [names]
 one line of JSON. On our side the same file holds what is expected.
 """
 
-import importlib
 import importlib.metadata
 import json
 import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -29,6 +29,7 @@ MINIMUMS = {
 }  # fmt: skip
 # What a production image must not have.
 ABSENT = ("gcc", "g++", "cc", "make", "cmake", "cargo", "git")
+run = partial(subprocess.run, capture_output=True, text=True, check=False)
 STATUS = Path("/var/lib/dpkg/status")
 
 
@@ -38,15 +39,8 @@ def numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, match[0].split("."))) if match else ()
 
 
-def run(*command: str) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end and keep what it prints."""
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 def imports(names: list[str]) -> dict[str, str]:
-    """Python's version, what does not import, and what ``pip check`` finds (where there is
-    no pip, it ran at the build).
-    """
+    """Python's version, what does not import, and what ``pip check`` finds, if it is there."""
     found = {"python": ".".join(map(str, sys.version_info[:3])), "conflicts": ""}
     for name in names:
         try:
@@ -54,7 +48,7 @@ def imports(names: list[str]) -> dict[str, str]:
             found[name] = ""
         except Exception as error:
             found[name] = f"{type(error).__name__}: {error}"
-    check = run(sys.executable, "-m", "pip", "check")
+    check = run([sys.executable, "-m", "pip", "check"])
     if check.returncode and "No module named pip" not in check.stderr:
         found["conflicts"] = "; ".join((check.stdout or check.stderr).strip().splitlines())
     return found
@@ -62,7 +56,7 @@ def imports(names: list[str]) -> dict[str, str]:
 
 def tools(names: list[str]) -> dict[str, str]:
     """The version that each tool says; empty where it is missing or does not run."""
-    done = {name: run(name, "--version") for name in names if shutil.which(name)}
+    done = {name: run([name, "--version"]) for name in names if shutil.which(name)}
     says = {name: one.stdout for name, one in done.items() if one.returncode == 0}
     return {name: ".".join(map(str, numbers(says.get(name, "")))) for name in names}
 

@@ -2,7 +2,6 @@
 
 import sys
 import uuid
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -39,9 +38,7 @@ def sbom(urls: Sequence[str], digest: str, version: str, created: int) -> str:
     bom.metadata.component = image
     bom.metadata.timestamp = datetime.fromtimestamp(created, UTC)
     bom.register_dependency(image, packages)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about components without dependencies of their own
-        return str(JsonV1Dot6(bom).output_as_string(indent=2)) + "\n"
+    return str(JsonV1Dot6(bom).output_as_string(indent=2)) + "\n"
 
 
 def work(_options: Options) -> None:

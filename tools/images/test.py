@@ -1,13 +1,10 @@
-"""``docker_test``: run the image that was built and look at what it does.
-
-The image is the one in the record, pulled by its digest (``--digest`` names another), or
-an OCI archive that another job handed on.
-"""
+"""``docker_test``: run the image that was built and look at what it does."""
 
 import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tools.core import cli, console
 from tools.core.errors import PipelineError
@@ -15,14 +12,11 @@ from tools.images import containers, probe, record
 from tools.images.containers import Runner
 from tools.repo.context import Context, load_context
 
-COMMANDS = {
-    "development": ("help", "version", "python", "shell", "mlc_llm", "build"),
-    "production": ("help", "version", "python", "shell", "mlc_llm", "healthcheck"),
-}
+COMMANDS = ("help", "version", "python", "shell", "mlc_llm")
+MORE = {"development": "build", "production": "healthcheck"}
 
 
-@dataclass(frozen=True)
-class ImageCheck:
+class ImageCheck(NamedTuple):
     """One line of a test's table."""
 
     what: str
@@ -41,7 +35,7 @@ def check_basic(runner: Runner, image: str, context: Context) -> Iterator[ImageC
     done = runner.run("help")
     yield equal("exit code of help", "0", str(done.code))
     words = {line.split()[0] for line in done.output.splitlines() if line.strip()}
-    for name in COMMANDS[image]:
+    for name in (*COMMANDS, MORE[image]):
         yield equal(f"help names {name}", "yes", "yes" if name in words else "no")
     yield equal("exit code of an unknown command", "2", str(runner.run("no-such").code))
 
@@ -100,7 +94,7 @@ def work(options: Options) -> None:
     with containers.runner(context, image, options.digest, options.archive) as runner:
         with console.step(f"run the test {test} of the {image} image"):
             checks = list(TESTS[test](runner, image, context))
-    rows = [(c.what, c.expected, c.actual, "ok" if c.passed else "FAILED") for c in checks]
+    rows = [(*check[:3], "ok" if check.passed else "FAILED") for check in checks]
     headings = ("check", "expected", "actual", "result")
     console.table(headings, rows, f"{test}: {image} image {runner.digest[:19]}")
     title = f"### {image} image, test {test}\n\n`{runner.digest}`\n\n"
