@@ -5,41 +5,43 @@ without a status function has ``success()`` implied, and a job's status function
 all jobs it needs, directly or not.
 """
 
-from __future__ import annotations
+import contextlib
+from collections.abc import Collection, Mapping
+from typing import NoReturn, TypeAlias, cast
 
-import json
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
-from typing import cast
+from msgspec import Struct
 
 from tools.core.errors import UsageError
 from tools.repo.event import Event
 from tools.workflow import expressions
-from tools.workflow.expressions import ExpressionError, Scope, truthy, value_of
+from tools.workflow.expressions import ExpressionError, Node, Scope, parse, value_of
 from tools.workflow.model import Job, Workflow
-from tools.workflow.syntax import Node
 from tools.workflow.triggers import not_triggered
-from tools.workflow.values import Value, is_primitive, kind
+from tools.workflow.values import Refused, Value, to_string, truthy
 
-Outputs = Mapping[str, Mapping[str, str]]
+Outputs: TypeAlias = Mapping[str, Mapping[str, str]]
 SUCCESS, FAILURE, SKIPPED, CANCELLED = "success", "failure", "skipped", "cancelled"
 
 
-@dataclass(frozen=True)
-class Decision:
-    """What becomes of a job.
-
-    Attributes:
-        job: The job.
-        run: Whether it would run.
-        reason: Why, in the terms of its condition.
-        result: ``success``, ``failure`` or ``skipped``, as far as it was supposed.
-    """
+class Decision(Struct, frozen=True):
+    """What becomes of a job."""
 
     job: Job
     run: bool
-    reason: str
-    result: str
+    reason: str  # in the terms of its condition
+    result: str  # ``success``, ``failure`` or ``skipped``, as far as it was supposed
+
+
+class _Unknown(dict[str, Value]):
+    """The outputs of a job that has not run: to look into them is refused, not null."""
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise Refused("Outputs are known only when jobs ran, not")
+
+    items = values = _refuse
+
+
+_UNKNOWN = _Unknown(unknown=None)  # json asks none that is empty
 
 
 def _payload(event: Event) -> dict[str, Value]:
@@ -85,67 +87,27 @@ def inputs_context(event: Event) -> dict[str, Value]:
     return {"force_build": event.force_build} if event.name == "workflow_dispatch" else {}
 
 
-def _leaves(node: Node) -> Iterator[Node]:
-    """What a part hangs on: contexts and status functions."""
-    if node.form in {"name", "index", "star"} or node.is_status:
-        yield node
-    else:
-        for part in node.parts:
-            yield from _leaves(part)
-
-
-def explain(condition: str, scope: Scope) -> str:
-    """Why a condition is what it is, in its own words, with the values it hangs on."""
-    node = expressions.parse(condition)
+def explain(node: Node, scope: Scope) -> str:
+    """Why a condition is what it is: the part that failed, and the values it hangs on."""
     holds = truthy(value_of(node, scope))
-    while node.form == "&&" and not holds:  # down to the part that failed
-        node = next(part for part in node.parts if not truthy(value_of(part, scope)))
-    leaves = {leaf.source: leaf for leaf in _leaves(node)}
+    while node.form == "&&" and not holds:
+        left, right = node.parts
+        node = right if truthy(value_of(left, scope)) else left
+    shown: dict[str, str] = {}
+    end = 0
+    for part in node.walk():
+        if part.start >= end and part.form in {"name", "[]", ".*", "status"}:
+            end = part.end
+            with contextlib.suppress(ExpressionError, Refused):  # it was not looked at
+                value = value_of(part, scope)
+                text = to_string(value) or "null"
+                shown[part.source] = f"'{value}'" if isinstance(value, str) else text
     if holds:
-        leaves.pop("cancelled()", None)  # that nothing was cancelled goes without saying
-    values = [f"{source} is {_shown(leaf, scope)}" for source, leaf in leaves.items()]
-    if holds and values:
-        return ", ".join(values)
-    detail = f": {', '.join(values)}" if values and node not in leaves.values() else ""
-    return f"{node.source} is {json.dumps(holds)}{detail}"
-
-
-def _shown(node: Node, scope: Scope) -> str:
-    """A part's value as one would write it; it need not have been reached before."""
-    try:
-        value = value_of(node, scope)
-    except ExpressionError:
-        return "unknown"
-    if isinstance(value, str):
-        return "'" + value.replace("'", "''") + "'"
-    return json.dumps(value) if is_primitive(value) else kind(value)
-
-
-def refuse_outputs(job: Job) -> None:
-    """Refuse a condition that looks at outputs, where no job has run to leave any.
-
-    Raises:
-        ExpressionError: Its condition looks at outputs of the jobs it needs.
-    """
-    nodes = list(expressions.parse(job.condition).walk()) if job.condition else []
-    indexed = {id(node.parts[0]) for node in nodes if node.form in {"index", "star"}}
-    for node in nodes:
-        whole = node.form == "name" and node.name == "needs" and id(node) not in indexed
-        if whole or node.form == "literal" and str(node.constant).lower() == "outputs":
-            reason = f"The condition of {job.name} looks at outputs, known only when jobs ran,"
-            raise ExpressionError(reason, job.condition, node.start + 1)
-
-
-def _contexts(
-    job: Job, event: Event, results: Mapping[str, str], outputs: Outputs
-) -> dict[str, Value]:
-    """What the condition of a job can refer to, once all it needs has ended."""
-    needs: dict[str, Value] = {
-        name: {"result": results[name], "outputs": dict(outputs.get(name, {}))}
-        for name in job.needs
-    }
-    github, inputs = github_context(event), inputs_context(event)
-    return {"github": github, "needs": needs, "inputs": inputs}
+        shown.pop("cancelled()", None)  # that nothing was cancelled goes without saying
+    values = ", ".join(f"{source} is {text}" for source, text in shown.items())
+    if values and (holds or node.source in shown):
+        return values
+    return f"{node.source} is {to_string(holds)}" + (f": {values}" if values else "")
 
 
 def decide_job(
@@ -153,38 +115,33 @@ def decide_job(
     job: Job,
     event: Event,
     results: Mapping[str, str],
-    cancelled: bool = False,
     outputs: Outputs | None = None,
 ) -> tuple[bool, str]:
-    """Whether a job runs, and why, given what became of all jobs before it.
+    """Whether a job runs, and why, given the results and outputs of all jobs before it.
 
-    Args:
-        workflow: The graph.
-        job: The job.
-        event: What triggered the run.
-        results: Results of the jobs before.
-        cancelled: Whether the run was cancelled.
-        outputs: Outputs of the jobs before; None where nothing has run.
-
-    Raises:
-        ExpressionError: Its condition cannot be evaluated.
+    Outputs are None where nothing has run: a condition that looks at them is an error.
     """
-    if outputs is None:
-        refuse_outputs(job)
+    needs: dict[str, Value] = {
+        name: {
+            "result": results[name],
+            "outputs": _UNKNOWN if outputs is None else {**outputs.get(name, {})},
+        }
+        for name in job.needs
+    }
+    contexts = {"github": github_context(event), "inputs": inputs_context(event)}
     ancestors = sorted(workflow.ancestors(job.name))
-    status = expressions.job_status([results[name] for name in ancestors], cancelled)
-    scope = Scope(_contexts(job, event, results, outputs or {}), status)
-    holds = not job.condition or truthy(expressions.evaluate(job.condition, scope))
-    if job.condition and expressions.uses_status(job.condition):
-        return holds, explain(job.condition, scope)
+    status = expressions.job_status(results[name] for name in ancestors)
+    holds, reason = True, "all it needs succeeded" if job.needs else "it needs nothing"
+    if job.condition:
+        scope, node = Scope({**contexts, "needs": needs}, status), parse(job.condition)
+        holds = truthy(expressions.evaluate(job.condition, scope))
+        reason = explain(node, scope)
+        if any(part.form == "status" for part in node.walk()):
+            return holds, reason
     for name in ancestors:
         if results[name] != SUCCESS:
             return False, f"{name}, which it needs, ended with {results[name]}"
-    if cancelled:
-        return False, "the run was cancelled"
-    if job.condition:
-        return holds, explain(job.condition, scope)
-    return True, "all it needs succeeded" if job.needs else "it needs nothing"
+    return holds, reason
 
 
 def decide(

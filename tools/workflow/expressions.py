@@ -1,156 +1,258 @@
-"""GitHub Actions expressions, evaluated.
+"""GitHub Actions expressions: a text becomes a tree, the tree a value.
 
     python -m tools.workflow.expressions 'EXPRESSION' [--context FILE.json]
 
 prints the value as JSON. The context file holds one object whose keys are the names
-that the expression may use (``github``, ``needs``, ``matrix`` ...). What cannot be
-evaluated exactly as on GitHub is refused with its place.
+that the expression may use (``github``, ``needs``, ``matrix`` ...). What is wrong, and what
+cannot be evaluated exactly as on GitHub, is an ExpressionError with its place.
+
+Sources: "Evaluate expressions in workflows and actions"; actions/runner,
+``src/Sdk/Expressions`` (``LexicalAnalyzer.cs``, ``Token.cs``, ``ExpressionConstants.cs``).
 """
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
+
+from msgspec import Struct, convert
 
 from tools.core import cli, console
 from tools.core.errors import UsageError
 from tools.workflow import values
-from tools.workflow.syntax import ExpressionError, Node, parse
-from tools.workflow.values import Refused, Value, to_string, truthy
+from tools.workflow.values import FUNCTIONS, Refused, Value, to_number, to_string, truthy
 
-__all__ = ["ExpressionError", "Scope", "check", "evaluate", "evaluate_text", "job_status"]
-__all__ += ["parse", "to_string", "truthy", "uses_status", "value_of"]
-
-
-@dataclass(frozen=True)
-class Scope:
-    """What an expression can refer to.
-
-    Attributes:
-        contexts: ``github``, ``needs`` and the like, by name.
-        status: The values of ``success()``, ``failure()``, ``always()``, ``cancelled()``;
-            a function that is not among them is unknown here.
-    """
-
-    contexts: dict[str, Value] = field(default_factory=dict)
-    status: Mapping[str, bool] = field(default_factory=dict)
+MAX_LENGTH = 21_000  # characters
+MAX_DEPTH = 50  # levels
 
 
-# What becomes of the values of a part's parts.
-_ACTIONS: dict[str, Callable[..., Value]] = {
-    **values.COMPARISONS,
-    "!": lambda value: not truthy(value),
-    "index": values.item,
-    "star": values.star,
-}
+class ExpressionError(UsageError):
+    """An expression that cannot be read or evaluated; ``position`` counts from 1."""
+
+    def __init__(self, reason: str, expression: str, position: int) -> None:
+        shown = len(expression) <= 200 and "\n" not in expression
+        detail = f"  {expression}\n  {' ' * (position - 1)}^" if shown else ""
+        super().__init__(f"{reason} at position {position} of the expression.", detail=detail)
+        self.position = position
 
 
-def value_of(node: Node, scope: Scope) -> Value:
-    """The value of a part of an expression.
+class Node(Struct, frozen=True, eq=False):
+    """A part of an expression."""
 
-    Raises:
-        ExpressionError: It cannot be evaluated exactly as on GitHub.
-    """
-    if node.form == "literal":
-        return node.constant
-    if node.form == "name":
-        return values.item(scope.contexts, node.name)
-    if node.form in {"&&", "||"}:
-        return _first(node, scope)
-    if node.is_status:
-        return scope.status[node.name]
-    if node.name == "case":
-        return _case(node, scope)
-    action = values.FUNCTIONS[node.name] if node.form == "call" else _ACTIONS[node.form]
-    parts = [value_of(part, scope) for part in node.parts]
+    form: str  # ``literal``, ``name``, ``call``, ``status``, or its operator, also [] and .*
+    text: str  # the whole expression; the part is text[start:end]
+    start: int
+    end: int
+    parts: tuple[Node, ...] = ()
+    name: str = ""  # of a name or call, in small letters
+    value: Value = None  # of a literal
+
+    @property
+    def source(self) -> str:
+        """The part as it is written."""
+        return self.text[self.start : self.end]
+
+    def walk(self) -> Iterator[Node]:
+        """The part, and all that it is made of."""
+        yield self
+        for part in self.parts:
+            yield from part.walk()
+
+    def error(self, reason: str) -> ExpressionError:
+        """An error at its place."""
+        return ExpressionError(reason, self.text, self.start + 1)
+
+
+_PRECEDENCE = {"||": 1, "&&": 2, "==": 3, "!=": 3, ">": 4, ">=": 4, "<": 4, "<=": 4}
+_KEYWORDS = {"null": None, "true": True, "false": False, "NaN": math.nan, "Infinity": math.inf}
+_TOKEN = re.compile(
+    r"""\s*(?:
+    (?P<string>'(?:[^']|'')*')
+    | (?P<number>(?:[-+]|\.?[0-9])[^()\[\],!<>=&|\s]*)
+    | (?P<word>[A-Za-z_][\w-]*)
+    | (?P<mark>&&|\|\||[=!]=|[<>]=?|[!()\[\],.*])
+    | (?P<end>\Z)
+    | (?P<other>.))""",
+    re.VERBOSE | re.DOTALL | re.ASCII,
+)
+
+
+class _Parser:
+    """Reads from left to right, what binds tighter before what surrounds it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.token = self.kind = ""  # of a mark, its kind is itself
+        self.start = self.next = self.depth = 0
+        self.expect("")
+
+    def expect(self, *accepted: str) -> str:
+        """The next token, if its kind is accepted; else it is refused."""
+        if self.kind not in accepted:
+            ends = "The expression ends too early"
+            raise Refused(f"Unexpected {self.token!r}" if self.token else ends)
+        passed, self.end = self.token, self.next
+        found = _TOKEN.match(self.text, self.next)
+        assert found is not None and found.lastgroup is not None
+        self.token = found[found.lastgroup]
+        self.kind = self.token if found["mark"] else found.lastgroup
+        self.start, self.next = found.span(found.lastgroup)
+        return passed
+
+    def take(self, *accepted: str) -> str:
+        """The next token, if its kind is accepted; else empty."""
+        return self.expect(*accepted) if self.kind in accepted else ""
+
+    def deeper(self) -> None:
+        """Count one more level, of the tree or of parentheses: rather too many than too few."""
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise Refused(f"The expression is nested deeper than {MAX_DEPTH}")
+
+    def node(
+        self, form: str, start: int, *parts: Node, name: str = "", value: Value = None
+    ) -> Node:
+        return Node(form, self.text, start, self.end, parts, name, value)
+
+    def expression(self, least: int = 1) -> Node:
+        """An operand, and what follows as long as it binds at least so tight."""
+        start, depth = self.start, self.depth
+        self.deeper()
+        left = self.operand(start)
+        while _PRECEDENCE.get(self.kind, 0) >= least:
+            self.deeper()
+            operator = self.expect(self.kind)
+            right = self.expression(_PRECEDENCE[operator] + 1)
+            left = self.node(operator, start, left, right)
+        self.depth = depth
+        return left
+
+    def operand(self, start: int) -> Node:
+        """``!``, a literal, or what can be indexed: a name, a call, a group."""
+        if self.take("!"):
+            return self.node("!", start, self.expression(least=5))
+        if self.kind == "number":
+            number = to_number(self.token)
+            self.expect("number")
+            return self.node("literal", start, value=number)
+        text = self.expect("string", "word", "(")
+        if text in _KEYWORDS:
+            return self.node("literal", start, value=_KEYWORDS[text])
+        if text[0] == "'":
+            return self.node("literal", start, value=text[1:-1].replace("''", "'"))
+        if text == "(":
+            target = self.expression()
+            self.expect(")")
+        elif self.take("("):
+            target = self.call(text, start)
+        else:
+            target = self.node("name", start, name=text.lower())
+        return self.indexed(target, start)
+
+    def call(self, name: str, start: int) -> Node:
+        """A call whose name and ``(`` have been read."""
+        parts: list[Node] = []
+        while not self.take(")"):
+            if parts:
+                self.expect(",")
+            parts.append(self.expression())
+        form = "status" if name.lower() in values.STATUS_FUNCTIONS else "call"
+        call = self.node(form, start, *parts, name=name.lower())
+        least, most, _ = FUNCTIONS.get(call.name, (1, 0, None))
+        if not least <= len(parts) <= most:
+            raise call.error(f"There is no function {name} of {len(parts)} arguments")
+        return call
+
+    def indexed(self, target: Node, start: int) -> Node:
+        """What can be indexed, with ``.name``, ``[index]``, ``.*`` and ``[*]`` after it."""
+        while mark := self.take(".", "["):
+            self.deeper()
+            form, parts, at = ".*", [target], self.start
+            if not self.take("*"):
+                form, name = "[]", self.expect("word") if mark == "." else ""
+                key = self.node("literal", at, value=name) if name else self.expression()
+                parts.append(key)
+            if mark == "[":
+                self.expect("]")
+            target = self.node(form, start, *parts)
+        return target
+
+
+@lru_cache(maxsize=256)
+def parse(text: str) -> Node:
+    """The tree of an expression (without ``${{ }}``)."""
+    if len(text) > MAX_LENGTH:
+        raise ExpressionError(f"The expression is longer than {MAX_LENGTH} characters", text, 1)
+    parser = _Parser(text)
     try:
-        return action(*parts)
+        node = parser.expression()
+        parser.expect("end")
     except Refused as error:
-        raise node.error(str(error)) from error
+        raise ExpressionError(str(error), text, parser.start + 1) from error
+    return node
 
 
-def _first(node: Node, scope: Scope) -> Value:
-    """``a && b && c``: the first operand that decides, else the last."""
-    value: Value = None
-    for part in node.parts:
-        value = value_of(part, scope)
-        if truthy(value) is (node.form == "||"):
-            break
-    return value
+class Scope(Struct, frozen=True):
+    """What an expression can refer to."""
+
+    contexts: dict[str, Value] = {}  # ``github``, ``needs`` and the like
+    status: Mapping[str, bool] = {}  # values of the status functions that are available
 
 
-def _case(node: Node, scope: Scope) -> Value:
-    """The value after the first true predicate, else the last; no other is evaluated."""
-    for predicate, value in zip(node.parts[:-1:2], node.parts[1::2], strict=True):
-        holds = value_of(predicate, scope)
-        if not isinstance(holds, bool):
-            kind = values.kind(holds)
-            raise predicate.error(f"A predicate of case is not a boolean but {kind}")
-        if holds:
-            return value_of(value, scope)
-    return value_of(node.parts[-1], scope)
-
-
-def check(node: Node, names: Iterable[str], functions: Collection[str]) -> None:
+def check(node: Node, names: Collection[str], functions: Collection[str]) -> None:
     """Refuse names and status functions that are not available.
 
     GitHub refuses them when it reads the workflow, even where they'd never be reached.
-
-    Raises:
-        ExpressionError: A name or function is not available here.
     """
-    allowed = {name.lower() for name in names}
     for part in node.walk():
-        if part.form == "name" and part.name not in allowed:
-            raise part.error(f"There is no context {part.constant!r} here")
-        if part.is_status and part.name not in functions:
-            raise part.error(f"The function {part.constant} is not available here")
+        available = {"name": names, "status": functions}.get(part.form)
+        if available is not None and part.name not in available:
+            raise part.error(f"{part.source!r} is not known here")
 
 
-def uses_status(text: str) -> bool:
-    """Whether a condition looks at the status, so that ``success()`` is not implied."""
-    return any(part.is_status for part in parse(text).walk())
+def value_of(node: Node, scope: Scope) -> Value:
+    """The value of a part of an expression that has been checked."""
+    if node.form in {"&&", "||"}:
+        left = value_of(node.parts[0], scope)
+        return left if truthy(left) is (node.form == "||") else value_of(node.parts[1], scope)
+    if node.form == "literal":
+        return node.value
+    if node.form == "name":
+        return scope.contexts[node.name]
+    if node.form == "status":
+        return scope.status[node.name]
+    parts = [value_of(part, scope) for part in node.parts]
+    try:
+        return FUNCTIONS[node.name or node.form][2](*parts)
+    except ValueError as error:
+        raise node.error(str(error)) from error
 
 
 def evaluate(text: str, scope: Scope = Scope()) -> Value:
-    """The value of an expression (without ``${{ }}``).
-
-    Raises:
-        ExpressionError: It cannot be read, or not be evaluated.
-    """
+    """The value of an expression (without ``${{ }}``)."""
     node = parse(text)
     check(node, scope.contexts, scope.status)
     return value_of(node, scope)
 
 
-_BRACES = re.compile(r"\$\{\{((?:[^'}]|'(?:[^']|'')*'|\}(?!\}))*)\}\}")
-
-
-def embedded(text: str) -> list[str]:
-    """The expressions of ``${{ }}`` in a text.
-
-    Raises:
-        ExpressionError: A ``${{`` is not closed.
-    """
-    rest = _BRACES.sub(lambda match: " " * len(match.group()), text)
-    if "${{" in rest:
-        raise ExpressionError("The ${{ is not closed by }}", text, rest.index("${{") + 1)
-    return _BRACES.findall(text)
+BRACES = re.compile(r"\$\{\{((?:[^'}]|'(?:[^']|'')*'|\}(?!\}))*)\}\}")
 
 
 def evaluate_text(text: str, scope: Scope = Scope()) -> Value:
-    """The value of a text with ``${{ }}``: alone, the value itself; among text, a string.
-
-    Raises:
-        ExpressionError: An expression cannot be read or evaluated.
-    """
-    found = embedded(text)
-    if len(found) == 1 and _BRACES.fullmatch(text.strip()):
-        return evaluate(found[0], scope)
-    return _BRACES.sub(lambda match: to_string(evaluate(match.group(1), scope)), text)
+    """The value of a text with ``${{ }}``: alone, the value itself; among text, a string."""
+    if whole := BRACES.fullmatch(text.strip()):
+        return evaluate(whole[1], scope)
+    rest = BRACES.sub(lambda match: " " * len(match[0]), text)
+    if "${{" in rest:
+        raise ExpressionError("The ${{ is not closed by }}", text, rest.index("${{") + 1)
+    return BRACES.sub(lambda match: to_string(evaluate(match[1], scope)), text)
 
 
 def job_status(results: Iterable[str], cancelled: bool = False) -> dict[str, bool]:
@@ -158,10 +260,10 @@ def job_status(results: Iterable[str], cancelled: bool = False) -> dict[str, boo
 
     A skipped ancestor makes ``success()`` false (actions/runner issue 491).
     """
-    ended = list(results)
+    ended = set(results)
     return {
-        "success": not cancelled and all(result == "success" for result in ended),
-        "failure": not cancelled and any(result == "failure" for result in ended),
+        "success": not cancelled and ended <= {"success"},
+        "failure": not cancelled and "failure" in ended,
         "always": True,
         "cancelled": cancelled,
     }
@@ -175,43 +277,33 @@ class Options:
     context: Path | None = cli.option(None, "JSON object of contexts", type=Path)
 
 
-def _scope(path: Path | None) -> Scope:
-    """The contexts of a file; the status functions follow ``needs`` and ``job.status``."""
-    if path is None:
-        return Scope({}, job_status([]))
+def _contexts(path: Path) -> dict[str, Value]:
     try:
-        contexts = values.parse_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, Refused) as error:
+        found = convert(values.parse_json(path.read_text(encoding="utf-8")), dict[str, Any])
+    except (OSError, ValueError) as error:
         raise UsageError(f"The context file {path} cannot be read: {error}.") from error
-    if not isinstance(contexts, dict):
-        raise UsageError(f"The context file {path} is not a JSON object.")
-    results = [values.item(need, "result") for need in values.star(contexts.get("needs"))]
-    own = values.item(contexts.get("job"), "status")
-    if own in {"success", "failure"}:
-        results.append(own)
-    return Scope(contexts, job_status(map(to_string, results), cancelled=own == "cancelled"))
+    return {name.lower(): value for name, value in found.items()}
 
 
 def work(options: Options) -> None:
-    """Print the value."""
-    text = options.expression
-    scope = _scope(options.context)
+    """Print the value; the status functions follow ``needs`` and ``job.status``."""
+    text, contexts = options.expression, _contexts(options.context) if options.context else {}
+    own = to_string(values.item(contexts.get("job"), "status")) or "success"
+    needs = [values.item(need, "result") for need in values.star(contexts.get("needs"))]
+    scope = Scope(contexts, job_status([own, *map(to_string, needs)], own == "cancelled"))
     value = evaluate_text(text, scope) if "${{" in text else evaluate(text, scope)
     try:
-        console.emit_json(values.plain(value))
+        console.emit_json(json.loads(values.to_json(value)))
     except Refused as error:
         raise ExpressionError(str(error), text, 1) from error
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """``python -m tools.workflow.expressions``."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    # An expression may begin with a minus, which is not an option.
-    negative = [word for word in words if re.match(r"-[\d.I]", word)]
-    words = [word for word in words if word not in negative]
-    words += ["--", *negative] if negative else []
-    about = "Print the value of an Actions expression as JSON."
-    return cli.main("python -m tools.workflow.expressions", about, Options, work, words)
+main = cli.command(
+    "python -m tools.workflow.expressions",
+    "Print the value of an Actions expression as JSON.",
+    Options,
+    work,
+)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from tools.workflow import expressions
 from tools.workflow.decisions import Outputs, github_context, inputs_context
 from tools.workflow.expressions import Scope
 from tools.workflow.model import Job, Step
-from tools.workflow.values import Value
+from tools.workflow.values import Value, to_string, truthy
 
 WAITING = "waiting"
 # These report on a run on Actions, or only look: here the run reports on itself.
@@ -82,7 +82,7 @@ def commands(
         if not step.session or step.session.partition("(")[0] in LEFT_TO_CI:
             continue
         scope = _scope(matrix_job, event, outputs, steps)
-        if not expressions.truthy(expressions.evaluate(step.condition or "true", scope)):
+        if not truthy(expressions.evaluate(step.condition or "true", scope)):
             continue
         words = _command(step, scope, policy)
         if words not in before:
@@ -110,7 +110,7 @@ def _command(step: Step, scope: Scope, policy: Policy) -> list[str]:
 
     def value(match: re.Match[str]) -> str:
         text = step.env.get(match[1], "")
-        return expressions.to_string(expressions.evaluate_text(text, scope))
+        return to_string(expressions.evaluate_text(text, scope))
 
     words = [re.sub(r"\$\{?(\w+)\}?", value, word) for word in shlex.split(step.run)]
     session = words[words.index("-s") + 1]

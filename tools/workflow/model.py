@@ -1,102 +1,81 @@
 """The workflow file as data: triggers, jobs, needs, conditions, matrix, steps.
 
 What is wrong in the file by GitHub's schema is said by check-jsonschema, with the place;
-here everything that ``plan`` relies on is read into types, and the rest is refused.
+here what ``plan`` relies on is read into types, and what is not understood is refused.
 """
-
-from __future__ import annotations
 
 import graphlib
 import itertools
 import re
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import yaml
+from msgspec import Struct, convert
 
 from tools.core.errors import UsageError
 from tools.core.settings import ROOT
 from tools.workflow import expressions
-from tools.workflow.syntax import STATUS_FUNCTIONS, ExpressionError
-from tools.workflow.triggers import Trigger
-from tools.workflow.values import Refused, Value, parse_number, to_string
-
-try:  # libyaml, which is fast
-    from yaml import CSafeLoader as _Yaml
-except ImportError:
-    from yaml import SafeLoader as _Yaml  # type: ignore[assignment]
+from tools.workflow.triggers import FILTERS, Trigger
+from tools.workflow.values import STATUS_FUNCTIONS, Value, to_number, to_string
 
 WORKFLOW = Path(".github/workflows/ci-cd.yml")
-
 # "Context availability", jobs.<job_id>.if; vars and secrets are not known here.
-JOB_NAMES = ("github", "needs", "inputs")
-STEP_NAMES = JOB_NAMES + (
-    "env",
-    "job",
-    "matrix",
-    "runner",
-    "secrets",
-    "steps",
-    "strategy",
-    "vars",
+JOB_NAMES = ("github", "inputs", "needs")
+STEP_NAMES = set(
+    "github inputs needs env job matrix runner secrets steps strategy vars".split()
 )
-
-Row = dict[str, Value]
+Row: TypeAlias = dict[str, Value]
 
 
 class WorkflowError(UsageError):
     """The workflow file is wrong, or says what is not understood here."""
 
 
-@dataclass(frozen=True)
-class Step:
-    """One step of a job.
+class Step(Struct, rename={"ident": "id", "condition": "if", "inputs": "with"}):
+    """One step of a job; what is not given is empty, ``${{ }}`` is as it stands there."""
 
-    Attributes:
-        name: Its name, else the first line of what it runs.
-        condition: Its ``if`` without ``${{ }}``; empty for none.
-        run: What it runs in a shell.
-        uses: The action it uses.
-        ident: Its id; empty for none.
-        env: Its variables, and those of its job, with ``${{ }}`` as it stands there.
-    """
-
-    name: str
-    condition: str = ""
+    name: str = ""
+    ident: str = ""
+    condition: str = ""  # without ``${{ }}``
     run: str = ""
     uses: str = ""
-    ident: str = ""
-    env: Mapping[str, str] = field(default_factory=dict)
+    inputs: dict[str, str] = {}  # of the action
+    env: dict[str, str] = {}  # of the step and its job
+
+    def __post_init__(self) -> None:
+        """Check the condition."""
+        self.condition = _condition(self.condition, STEP_NAMES)
 
     @property
     def session(self) -> str:
         """The nox session that it runs, as it stands there; empty for none."""
         match = re.search(r"(?:^|\s)nox -s (\"[^\"]+\"|'[^']+'|\S+)", self.run)
-        return match.group(1).strip("\"'") if match else ""
+        return match[1].strip("\"'") if match else ""
 
 
-@dataclass(frozen=True)
-class Job:
-    """One job.
+_JOB = {"name": "<key>", "title": "name", "matrix": "<rows>", "condition": "if"}
 
-    Attributes:
-        name: Its key in the file.
-        title: Its display name.
-        needs: Jobs that must have ended before.
-        condition: Its ``if`` without ``${{ }}``; empty for none.
-        matrix: The combinations of its matrix; empty for a job without one.
-        runs_on: The runner's label, as it stands there.
-        steps: Its steps.
-    """
 
-    name: str
-    title: str
+class Job(Struct, rename=_JOB):
+    """One job; what is not given is empty."""
+
+    name: str  # its key in the file
     needs: tuple[str, ...]
-    condition: str
-    matrix: tuple[Row, ...]
-    runs_on: str
+    matrix: tuple[dict[str, Any], ...]  # its combinations
     steps: tuple[Step, ...]
+    title: str = ""  # its name in the file, else its key
+    condition: str = ""  # without ``${{ }}``
+    env: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        """Check the condition, and give the steps their job's variables."""
+        self.condition = _condition(self.condition, JOB_NAMES)
+        self.title = self.title or self.name
+        for step in self.steps:
+            step.env = self.env | step.env
 
     @property
     def sessions(self) -> tuple[str, ...]:
@@ -107,17 +86,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Workflow:
-    """A workflow file.
+    """A workflow file."""
 
-    Attributes:
-        path: Relative to the repository's root.
-        triggers: What starts it.
-        jobs: By name, in the file's order.
-    """
-
-    path: Path
+    path: Path  # relative to the repository's root
     triggers: tuple[Trigger, ...]
-    jobs: Mapping[str, Job]
+    jobs: Mapping[str, Job]  # in the file's order
 
     def order(self) -> list[str]:
         """The jobs so that each comes after those it needs."""
@@ -130,11 +103,7 @@ class Workflow:
         return set(needs).union(*(self.ancestors(other) for other in needs))
 
 
-def expand_matrix(
-    axes: Mapping[str, Sequence[Value]],
-    include: Sequence[Row] = (),
-    exclude: Sequence[Row] = (),
-) -> list[Row]:
+def expand_matrix(matrix: object) -> list[Row]:
     """All combinations of a matrix, in GitHub's order.
 
     An entry of ``include`` is added to every combination whose original values it does
@@ -146,167 +115,96 @@ def expand_matrix(
     def fits(row: Row, part: Row) -> bool:
         return all(key in row and row[key] == part[key] for key in part)
 
+    axes = convert(matrix, dict[str, list[Any]])
+    include, exclude = (
+        convert(axes.pop(key, []), list[dict[str, Any]]) for key in ("include", "exclude")
+    )
     rows = [dict(zip(axes, row, strict=True)) for row in itertools.product(*axes.values())]
     rows = [row for row in rows if axes and not any(fits(row, out) for out in exclude)]
-    originals = [dict(row) for row in rows]
+    originals = list(rows)
     for extra in include:
         own = {key: extra[key] for key in extra if key in axes}
-        takers = [row for row, first in zip(rows, originals, strict=False) if fits(first, own)]
+        takers = [row for row in originals if fits(row, own)]
         for row in takers:
             row.update(extra)
         if not takers:
-            rows.append(dict(extra))
+            rows.append(extra)
     return rows
 
 
-# -- YAML -------------------------------------------------------------------------------
+# -- reading ----------------------------------------------------------------------------
 
-
-class _Loader(_Yaml):
-    """YAML 1.2's core schema, as GitHub reads it: ``on`` and dates are text."""
-
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
-
-    def construct_mapping(
-        self, node: yaml.MappingNode, deep: bool = False
-    ) -> dict[Hashable, object]:
-        keys: list[object] = []
-        for key, _ in node.value:
-            if key.value in keys:
-                raise Refused(f"Line {key.start_mark.line + 1}: {key.value!r} stands twice")
-            keys.append(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def _construct_number(_: _Loader, node: yaml.ScalarNode) -> float:
-    number = parse_number(str(node.value))
-    return int(number) if number.is_integer() else number
-
-
-_TAG = "tag:yaml.org,2002:"
-_PLAIN = {
-    "null": r"null|Null|NULL|~|",
-    "bool": r"true|True|TRUE|false|False|FALSE",
-    "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|0[xo][0-9a-fA-F]+",
+_YAML = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # libyaml's is fast
+_KEYWORDS = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
 }
-for _name, _form in _PLAIN.items():
-    _Loader.add_implicit_resolver(_TAG + _name, re.compile(rf"(?:{_form})\Z"), None)
-# Whatever else has a tag (!!binary, !!timestamp ...) is refused.
-_KNOWN = (None, *(_TAG + name for name in ("null", "bool", "str", "seq", "map")))
-_Loader.yaml_constructors = {tag: _Yaml.yaml_constructors[tag] for tag in _KNOWN}
-_Loader.add_constructor(_TAG + "float", _construct_number)
+_NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|0[xo][0-9a-fA-F]+")
 
 
-# -- reading: each takes a value and what it is, and refuses any other form ----------------
+def _scalar(text: str) -> Value:
+    """A scalar without quotes by YAML 1.2, as GitHub reads it: ``on`` and dates are text."""
+    return to_number(text) if _NUMBER.fullmatch(text) else _KEYWORDS.get(text, text)
 
 
-def _object(value: Value, what: str, known: str = "") -> dict[str, Value]:
-    if not isinstance(value, dict):
-        raise Refused(f"{what} is not a mapping")
-    for key in value:
-        if known and key not in known.split():
-            raise Refused(f"{what} has {key!r}, which is not understood here")
-    return value
+def _plain(node: yaml.Node, typed: bool = False) -> Value:
+    """A node as data; scalars are text, but those of a matrix."""
+    if isinstance(node, yaml.ScalarNode):
+        value = node.value if node.style else _scalar(node.value)
+        return value if typed else to_string(value)
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(each, typed) for each in node.value]
+    mapping: dict[str, Value] = {}
+    for key, value in node.value:
+        if str(key.value) in mapping:
+            twice = f"{key.value!r} stands twice"
+            raise yaml.MarkedYAMLError(problem=twice, problem_mark=key.start_mark)
+        mapping[str(key.value)] = _plain(value, typed or key.value == "matrix")
+    return mapping
 
 
-def _list(value: Value, what: str) -> list[Value]:
-    if not isinstance(value, list):
-        raise Refused(f"{what} is not a list")
-    return value
-
-
-def _text(value: Value, what: str) -> str:
-    if isinstance(value, list | dict):
-        raise Refused(f"{what} is not text")
-    return to_string(value)
-
-
-def _texts(value: Value, what: str) -> tuple[str, ...]:
-    return tuple(_text(one, what) for one in (value if isinstance(value, list) else [value]))
-
-
-def _env(value: Value, what: str) -> dict[str, str]:
-    return {key: _text(one, what) for key, one in _object(value or {}, what).items()}
-
-
-def _condition(value: Value, names: Sequence[str], what: str) -> str:
-    """The text of an ``if``, without ``${{ }}``, checked."""
-    text = _text(value, what).strip()
-    if text.startswith("${{") and text.endswith("}}") and text.count("${{") == 1:
-        text = text[3:-2].strip()
-    elif "${{" in text:
-        raise Refused(f"{what} mixes text and ${{{{ }}}}, so that it is always true")
+def _condition(text: str, names: Collection[str]) -> str:
+    """The text of an ``if`` without ``${{ }}``, checked."""
+    whole = expressions.BRACES.fullmatch(text.strip())
+    text = (whole[1] if whole else text).strip()
+    if "${{" in text:
+        raise ValueError("A condition that mixes text and ${{ }} is always true")
     try:
         if text:
             expressions.check(expressions.parse(text), names, STATUS_FUNCTIONS)
-    except ExpressionError as error:
-        raise Refused(f"{what}: {error.message.rstrip('.')}: {text}") from None
+    except expressions.ExpressionError as error:
+        raise ValueError(f"{error.message.rstrip('.')}: {text}") from None
     return text
 
 
-def _triggers(value: Value) -> tuple[Trigger, ...]:
-    if not value:
-        raise Refused("The workflow has no 'on'")
-    if not isinstance(value, dict):
-        return tuple(Trigger(name, {}) for name in _texts(value, "on"))
-    triggers = []
-    for name, content in value.items():
-        filters = {
-            key: _texts(patterns, f"on.{name}.{key}")
-            for key, patterns in (content if isinstance(content, dict) else {}).items()
-            if key.startswith(("branches", "tags"))
-        }
-        triggers.append(Trigger(name, filters))
-    return tuple(triggers)
+def _texts(value: object) -> list[str]:
+    """One text, or a list of them."""
+    return convert(value if isinstance(value, list) else [value], list[str])
 
 
-def _matrix(value: Value, what: str) -> tuple[Row, ...]:
-    axes = {
-        key: _list(axis, f"{what} has {key!r}, which")
-        for key, axis in _object(value or {}, what).items()
-    }
-    include, exclude = (
-        [_object(row, f"{what}, {key},") for row in axes.pop(key, [])]
-        for key in ("include", "exclude")
+def _job(name: str, content: dict[str, object]) -> Job:
+    try:
+        if unknown := content.keys() & {"uses", "continue-on-error"}:
+            raise ValueError(f"{min(unknown)!r} is not understood here")
+        strategy = convert(content.get("strategy", {}), dict[str, object])
+        rows = expand_matrix(strategy.get("matrix", {}))
+        needs = _texts(content.get("needs", []))
+        return convert({**content, "<key>": name, "needs": needs, "<rows>": rows}, Job)
+    except ValueError as error:
+        raise ValueError(f"The job {name}: {error}") from error
+
+
+def _trigger(name: str, content: object) -> Trigger:
+    filters = content.items() if isinstance(content, dict) else ()
+    return Trigger(
+        name, {key: tuple(_texts(found)) for key, found in filters if key in FILTERS}
     )
-    return tuple(expand_matrix(axes, include, exclude))
 
 
-def _step(value: Value, job: str, env: Mapping[str, str]) -> Step:
-    parts = _object(value, f"A step of {job}")
-    run, uses = (_text(parts.get(key), f"{key} of a step of {job}") for key in ("run", "uses"))
-    if bool(run) == bool(uses):
-        raise Refused(f"A step of {job} has neither run nor uses, or both")
-    name = _text(parts.get("name"), f"A name in {job}") or (run or uses).splitlines()[0]
-    what = f"the step {name!r} of {job}"
-    condition = _condition(parts.get("if"), STEP_NAMES, f"The condition of {what}")
-    ident = _text(parts.get("id"), f"The id of {what}")
-    return Step(name, condition, run, uses, ident, {**env, **_env(parts.get("env"), what)})
-
-
-_JOB = """name needs if runs-on permissions environment concurrency outputs env defaults steps
-timeout-minutes strategy container services"""
-
-
-def _job(name: str, value: Value, known: Mapping[str, Value]) -> Job:
-    parts = _object(value, f"The job {name}", _JOB)
-    needs = _texts(parts.get("needs", []), f"needs of {name}")
-    for other in needs:
-        if other not in known:
-            raise Refused(f"The job {name} needs {other!r}, which is not a job")
-    strategy = _object(parts.get("strategy") or {}, f"strategy of {name}")
-    env = _env(parts.get("env"), f"env of {name}")
-    steps = _list(parts.get("steps"), f"steps of {name}")
-    runner = parts.get("runs-on")
-    return Job(
-        name=name,
-        title=_text(parts.get("name"), f"The name of {name}") or name,
-        needs=needs,
-        condition=_condition(parts.get("if"), JOB_NAMES, f"The condition of {name}"),
-        matrix=_matrix(strategy.get("matrix"), f"The matrix of {name}"),
-        runs_on=runner if isinstance(runner, str) else "",
-        steps=tuple(_step(step, name, env) for step in steps),
-    )
+class _File(Struct):
+    on: object
+    jobs: dict[str, dict[str, object]]
 
 
 def parse(text: str, path: Path = WORKFLOW) -> Workflow:
@@ -317,43 +215,30 @@ def parse(text: str, path: Path = WORKFLOW) -> Workflow:
             circle, or something is not understood here.
     """
     try:
-        data = yaml.load(text, Loader=_Loader)  # nosec B506: it is a SafeLoader
-        root = _object(data, "The workflow")
-        jobs = _object(root.get("jobs"), "jobs")
-        workflow = Workflow(
-            path,
-            _triggers(root.get("on")),
-            {name: _job(name, job, jobs) for name, job in jobs.items()},
-        )
-        workflow.order()
+        node = yaml.compose(text, Loader=_YAML)
+        file = convert(_plain(node) if node else None, _File)
+        on = file.on if isinstance(file.on, dict) else dict.fromkeys(_texts(file.on))
+        jobs = {name: _job(name, content) for name, content in file.jobs.items()}
+        workflow = Workflow(path, tuple(_trigger(*entry) for entry in on.items()), jobs)
+        if unknown := set(workflow.order()) - jobs.keys():
+            raise ValueError(f"{min(unknown)!r}, which is needed, is not a job")
+        return workflow
     except graphlib.CycleError as error:
-        circle = " -> ".join(reversed(error.args[1]))
-        reason = f"The jobs need each other in a circle: {circle}"
+        reason = f"The jobs need each other in a circle: {' -> '.join(error.args[1][::-1])}"
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         reason = f"Line {line} is not YAML: {error.problem}"
     except (yaml.YAMLError, RecursionError) as error:
         reason = f"It is not YAML: {error}"
-    except Refused as error:
+    except ValueError as error:
         reason = str(error)
-    else:
-        return workflow
-    raise WorkflowError(
-        f"{path.as_posix()}: {reason}.", "nox -s lint shows what is wrong, with the line."
-    )
+    remedy = "nox -s lint shows what is wrong, with the line."
+    raise WorkflowError(f"{path.as_posix()}: {reason}.", remedy)
 
 
 def load(root: Path = ROOT, path: Path = WORKFLOW) -> Workflow:
-    """The workflow file of a checkout.
-
-    Raises:
-        WorkflowError: See :func:`parse`.
-        UsageError: The file cannot be read.
-    """
+    """The workflow file of a checkout; see :func:`parse`."""
     try:
-        text = (root / path).read_text(encoding="utf-8")
+        return parse((root / path).read_text(encoding="utf-8"), path)
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"The workflow {path.as_posix()} cannot be read: {error}.", "Check it out again."
-        ) from error
-    return parse(text, path)
+        raise UsageError(f"The workflow {path.as_posix()} cannot be read: {error}.") from error

@@ -4,14 +4,14 @@ Source: "Workflow syntax for GitHub Actions", the chapters "Filter pattern cheat
 ``on.<push|pull_request>``.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from tools.repo.event import Event
 
+FILTERS = ("branches", "branches-ignore", "tags", "tags-ignore")
 _PIECE = re.compile(r"(\*\*)|(\*)|\[([^]]+)\]|\\(.)|([?+])|(.)", re.DOTALL)
 
 
@@ -27,10 +27,8 @@ def pattern_regex(pattern: str) -> re.Pattern[str]:
             regex += ".*" if anything else "[^/]*"
         elif listed:
             regex += "[" + re.escape(listed).replace(r"\-", "-") + "]"
-        elif count and regex:
-            regex += count
         else:
-            regex += re.escape(literal or count or char)
+            regex += count if count and regex else re.escape(literal or count or char)
     return re.compile(regex, re.DOTALL)
 
 
@@ -43,30 +41,22 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
     return passed
 
 
-@dataclass(frozen=True)
-class Trigger:
+class Trigger(Struct, frozen=True):
     """One entry of ``on``: the event's name and its filters, as they stand."""
 
     name: str
     filters: Mapping[str, tuple[str, ...]]
 
     def refusal(self, kind: str, name: str) -> str:
-        """Why a branch or tag does not pass; empty if it does.
-
-        Args:
-            kind: ``branches`` or ``tags``.
-            name: Its short name.
-        """
+        """Why a name of a kind, ``branches`` or ``tags``, does not pass; empty if it does."""
         accepted, ignored = self.filters.get(kind), self.filters.get(f"{kind}-ignore")
         if accepted is not None and not matches(name, accepted):
             return f"{name} is none of {kind} {', '.join(accepted)}"
         if ignored is not None and matches(name, ignored):
             return f"{name} is one of {kind}-ignore {', '.join(ignored)}"
-        other = "tags" if kind == "branches" else "branches"
-        filtered = other in self.filters or f"{other}-ignore" in self.filters
-        if accepted is None and ignored is None and filtered and self.name == "push":
+        if self.name == "push" and self.filters and accepted is ignored is None:
             # Filters for one of the two alone keep the other out.
-            return f"{name} is none of the {other} that it is for"
+            return f"{name} is not what {', '.join(self.filters)} are for"
         return ""
 
 
@@ -75,8 +65,6 @@ def not_triggered(event: Event, triggers: Sequence[Trigger]) -> str:
     trigger = next((trigger for trigger in triggers if trigger.name == event.name), None)
     if trigger is None:
         return f"the workflow is not triggered by {event.name}"
-    if event.name == "workflow_dispatch":
-        return ""
     if event.name == "pull_request":
         reason = trigger.refusal("branches", event.base_ref or event.default_branch)
     elif event.tag is not None:
