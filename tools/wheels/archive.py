@@ -1,9 +1,7 @@
 """Wheels as data: one file, the record of a build, and the one form of a wheel's bytes."""
 
-from __future__ import annotations
-
 import datetime
-import email.parser
+import email
 import stat
 import zipfile
 from dataclasses import dataclass
@@ -12,12 +10,11 @@ from pathlib import Path
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
-from tools.core import files
+from tools.core import console, files
 from tools.core.errors import PipelineError
 
 RECORD = "wheels.json"
-# A ZIP file cannot say an earlier time (APPNOTE.TXT 4.4.6, "date and time fields").
-EARLIEST = int(datetime.datetime(1980, 1, 1, tzinfo=datetime.UTC).timestamp())
+EARLIEST = 315_532_800  # 1980: a ZIP file cannot say an earlier time (APPNOTE.TXT 4.4.6)
 
 
 @dataclass(frozen=True)
@@ -72,10 +69,7 @@ class WheelsRecord:
 
 
 def read_wheel(path: Path) -> Wheel:
-    """What a wheel file is.
-
-    Raises:
-        PipelineError: It is not a wheel, or its name and its metadata differ.
+    """What a wheel file is; PipelineError if it is none, or its name and metadata differ.
 
     Source: PyPA, "Binary distribution format".
     """
@@ -83,11 +77,10 @@ def read_wheel(path: Path) -> Wheel:
         name, version, _, tags = parse_wheel_filename(path.name)
         with zipfile.ZipFile(path) as archive:
             inside = [n for n in archive.namelist() if n.endswith(".dist-info/METADATA")]
-            metadata = archive.read(inside[0]).decode("utf-8")
+            metadata = email.message_from_bytes(archive.read(inside[0]))
     except (ValueError, zipfile.BadZipFile, IndexError, OSError) as error:
         raise PipelineError(f"{path.name} is not a wheel: {error}.") from error
-    headers = email.parser.HeaderParser().parsestr(metadata)
-    stated_name, stated = str(headers["Name"]), str(headers["Version"])
+    stated_name, stated = str(metadata["Name"]), str(metadata["Version"])
     if canonicalize_name(stated_name) != name or not same_version(stated, str(version)):
         raise PipelineError(
             f"{path.name} holds the metadata of {stated_name} {stated}.",
@@ -105,12 +98,6 @@ def same_version(one: str, other: str) -> bool:
         return False
 
 
-def members(path: Path) -> list[str]:
-    """Names of the files in a wheel."""
-    with zipfile.ZipFile(path) as archive:
-        return [member.filename for member in archive.infolist() if not member.is_dir()]
-
-
 def canonicalize(source: Path, target: Path, created: int) -> None:
     """Write a wheel's one form: the same contents always give the same bytes.
 
@@ -123,7 +110,9 @@ def canonicalize(source: Path, target: Path, created: int) -> None:
         zipfile.ZipFile(source) as old,
         zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as new,
     ):
-        for name in sorted(members(source), key=_rank):
+        names = (member.filename for member in old.infolist() if not member.is_dir())
+        # Metadata at the end, its RECORD last ("Recommended archiver features").
+        for name in sorted(names, key=lambda n: (".dist-info/" in n, n.endswith("/RECORD"), n)):
             executable = (old.getinfo(name).external_attr >> 16) & 0o111
             info = zipfile.ZipInfo(name, moment.timetuple()[:6])
             info.compress_type = zipfile.ZIP_DEFLATED
@@ -132,18 +121,15 @@ def canonicalize(source: Path, target: Path, created: int) -> None:
             new.writestr(info, old.read(name))
 
 
-def _rank(name: str) -> tuple[bool, bool, str]:
-    """Order in the archive: metadata at the end, its RECORD last of all.
-
-    Source: PyPA, "Binary distribution format", "Recommended archiver features".
-    """
-    return ".dist-info/" in name, name.endswith(".dist-info/RECORD"), name
-
-
-def differences(one: Path, other: Path) -> list[str]:
-    """Names of the members in which two wheels differ, sorted."""
-    contents = []
-    for path in (one, other):
-        with zipfile.ZipFile(path) as archive:
-            contents.append({(member.filename, member.CRC) for member in archive.infolist()})
-    return sorted({name for name, _ in contents[0] ^ contents[1]})
+def compare(first: Wheel, second: Wheel) -> None:
+    """Two builds must be the same byte for byte: else the PipelineError names the members."""
+    if (second.name, second.sha256) == (first.name, first.sha256):
+        console.say(f"{first.name}: two builds in different folders are byte-identical")
+        return
+    with zipfile.ZipFile(first.path) as one, zipfile.ZipFile(second.path) as other:
+        members = [{(m.filename, m.CRC) for m in wheel.infolist()} for wheel in (one, other)]
+    raise PipelineError(
+        f"Two builds of {first.name} differ.",
+        "Look for times, random names or absolute paths in the members named above.",
+        "\n".join(sorted({f"differs: {name}" for name, _ in members[0] ^ members[1]})),
+    )

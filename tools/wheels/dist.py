@@ -1,7 +1,5 @@
 """``dist/``: one build at a time, its work folder, and the finished wheels put in place."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
@@ -10,11 +8,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tools.core import console, files, process
-from tools.core.errors import PipelineError
 from tools.core.janitor import Janitor
 from tools.wheels.archive import RECORD, Wheel, WheelsRecord
-
-WORK = ".wheels"
 
 
 @contextlib.contextmanager
@@ -25,7 +20,7 @@ def exclusive(root: Path) -> Iterator[Path]:
     killed, the janitor ends what we started and removes the folder, and holds the lock
     until then: a build front end that lived on would write into the next build's.
     """
-    locks, work = root / ".nox", root / "dist" / WORK
+    locks, work = root / ".nox", root / "dist" / ".wheels"
     locks.mkdir(exist_ok=True)
     held: list[int] = []
     lock = FileLock(locks / "wheels.lock", on_acquired=held.append)
@@ -47,30 +42,17 @@ def exclusive(root: Path) -> Iterator[Path]:
 def publish(dist: Path, record: WheelsRecord, wheels: Sequence[Wheel]) -> None:
     """Put finished wheels and their record into ``dist``, each in one step.
 
-    Earlier wheels of the project, and those that the old record lists, go: dist/ holds one
-    version, so that nothing picks up an old one. The record is taken away first and put
-    back last: wherever this is cut off, no file is half written and no record names a
-    wheel that is not there.
+    Earlier wheels of the project go: dist/ holds one version of it, so that nothing picks up
+    an old one. The record is taken away first and put back last: wherever this is cut off,
+    no file is half written and no record names a wheel that is not there.
     """
-    old = _outdated(dist, wheels)
     (dist / RECORD).unlink(missing_ok=True)
     for wheel in wheels:
         os.replace(wheel.path, dist / wheel.name)
-    for path in old:
-        console.say(f"removing {path.name}: replaced by this build")
-        path.unlink()
-    files.write_json(dist / RECORD, record)
-
-
-def _outdated(dist: Path, wheels: Sequence[Wheel]) -> list[Path]:
-    """Wheels in ``dist`` that the new ones replace."""
-    names: set[str] = set()
-    with contextlib.suppress(FileNotFoundError, PipelineError):
-        names = {wheel.name for wheel in files.read_json(dist / RECORD, WheelsRecord).wheels}
-    starts = tuple(f"{wheel.project.replace('-', '_')}-" for wheel in wheels)
     new = {wheel.name for wheel in wheels}
-    return [
-        path
-        for path in dist.glob("*.whl")
-        if path.name not in new and (path.name in names or path.name.lower().startswith(starts))
-    ]
+    starts = tuple(wheel.name.split("-")[0] + "-" for wheel in wheels)
+    for path in sorted(dist.glob("*.whl")):
+        if path.name.startswith(starts) and path.name not in new:
+            console.say(f"removing {path.name}: replaced by this build")
+            path.unlink()
+    files.write_json(dist / RECORD, record)
