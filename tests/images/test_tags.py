@@ -131,10 +131,9 @@ def test_branches_cannot_take_a_name_that_means_something(branch: str) -> None:
 
 
 # What git allows in a branch name is narrower than this: more than enough.
-branches = st.text(
-    st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=300
-)
-near = st.text("abAB01./-_# ", min_size=1, max_size=12)
+letters = st.characters(codec="utf-8", exclude_characters="\0\n")
+branches = st.text(letters, min_size=1, max_size=300).filter(re.compile(r"\S.*(?<!/)\Z").match)
+near = st.text("abAB01./-_#", min_size=1, max_size=12).filter(lambda name: name[-1] != "/")
 
 
 @given(branches | near)

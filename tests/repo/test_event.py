@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tools.core.errors import UsageError
-from tools.repo.event import NO_COMMIT, from_actions, is_fork
+from tools.repo.event import NO_COMMIT, from_actions
 
 SHA = "abcdef1234567890abcdef1234567890abcdef12"
 PUSH = {
@@ -49,13 +49,17 @@ def pull_request(head: object) -> dict[str, object]:
 
 @pytest.mark.parametrize(
     ("head", "fork"),
-    [({"full_name": "owner/name"}, False), ({"full_name": "else/name"}, True), (None, True)],
+    [
+        ({"full_name": "owner/name"}, False),
+        ({"full_name": "a/b"}, True),
+        (None, True),
+        ({}, True),
+    ],
 )
 def test_pull_request(tmp_path: Path, head: object, fork: bool) -> None:
     """Its number comes from the reference; a fork, deleted ones included, is known, and who
     does not tell where it comes from gets no rights.
     """
-    assert is_fork({"pull_request": None}) and is_fork({"pull_request": {}})
     env = {
         "GITHUB_EVENT_NAME": "pull_request",
         "GITHUB_REF": "refs/pull/123/merge",

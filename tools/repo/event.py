@@ -16,10 +16,30 @@ NO_COMMIT = "0" * 40
 
 Payload = Mapping[str, object]
 
+# What fields of an event must be: a pattern, what is wrong with others, what to do.
+_CHECKS = {
+    "name": (
+        "|".join(EVENT_NAMES),
+        "The event {!r} does not trigger this pipeline.",
+        f"Use one of: {', '.join(EVENT_NAMES)}.",
+    ),
+    # A bare name is not guessed at: v1.0.0 may be a branch as well as a tag.
+    "ref": (
+        r"refs/(heads|tags|pull)/\S.*(?<!/)",
+        "The reference {!r} is not a full git reference.",
+        "Give one such as refs/heads/main, refs/tags/v1.0.0 or refs/pull/123/merge.",
+    ),
+    "sha": (
+        r"[0-9a-f]{40}([0-9a-f]{24})?",
+        "The commit {!r} is not a full hash.",
+        "Give 40 hexadecimal digits, in small letters.",
+    ),
+}
+
 
 @dataclass(frozen=True)
 class Event:
-    """One event, as the workflow would see it."""
+    """One event, as the workflow would see it; UsageError if it cannot be one."""
 
     name: str  # one of EVENT_NAMES
     ref: str  # full git reference, refs/heads/main
@@ -33,6 +53,12 @@ class Event:
     force_build: bool = False  # the input of a manual run
     actor: str = ""  # who triggered it
     payload: Payload = field(default_factory=dict, compare=False)  # raw, for github.event
+
+    def __post_init__(self) -> None:
+        for name, (pattern, wrong, remedy) in _CHECKS.items():
+            value = getattr(self, name)
+            if not re.fullmatch(pattern, value):
+                raise UsageError(wrong.format(value), remedy)
 
     @property
     def branch(self) -> str | None:
@@ -68,35 +94,6 @@ class Event:
         return {k: v for k, v in vars(self).items() if k not in ("actor", "payload")}
 
 
-# Parts of an event: what each matches, what is wrong with others, what to do.
-_PARTS = {
-    "event": (
-        "|".join(EVENT_NAMES),
-        "does not trigger this pipeline",
-        f"Use one of: {', '.join(EVENT_NAMES)}.",
-    ),
-    # A bare name is not guessed at: v1.0.0 may be a branch as well as a tag.
-    "reference": (
-        r"refs/(heads|tags|pull)/\S.*(?<!/)",
-        "is not a full git reference",
-        "Give one such as refs/heads/main, refs/tags/v1.0.0 or refs/pull/123/merge.",
-    ),
-    "commit": (
-        r"[0-9a-f]{40}([0-9a-f]{24})?",
-        "is not a full hash",
-        "Give 40 hexadecimal digits, in small letters.",
-    ),
-}
-
-
-def check(part: str, text: str) -> str:
-    """``text`` if it can be that ``part`` of an event (``reference``); UsageError if not."""
-    pattern, wrong, remedy = _PARTS[part]
-    if not re.fullmatch(pattern, text):
-        raise UsageError(f"The {part} {text!r} {wrong}.", remedy)
-    return text
-
-
 def read_payload(path: str) -> dict[str, object]:
     """The JSON object of an Actions event file; UsageError if there is none."""
     try:
@@ -116,20 +113,6 @@ def dig(payload: Payload, *keys: str) -> object:
     return value
 
 
-def is_fork(payload: Payload) -> bool:
-    """Whether a pull request's head lives in another repository than its base."""
-    head, base = (
-        dig(payload, "pull_request", side, "repo", "full_name") for side in ("head", "base")
-    )
-    # A deleted fork has no head repository: it is a fork all the same.
-    return "pull_request" in payload and (head is None or head != base)
-
-
-def forces_build(payload: Payload) -> bool:
-    """Whether a manual run was told to build even if tests fail."""
-    return str(dig(payload, "inputs", "force_build")).lower() == "true"
-
-
 def _number(name: str, ref: str, payload: Payload) -> int | None:
     """Number of the pull request, from the reference, else from the payload (UsageError if
     it has none: taken for a push of its branch, it would move that branch's tags).
@@ -147,28 +130,31 @@ def _number(name: str, ref: str, payload: Payload) -> int | None:
     )
 
 
-def from_actions(env: Mapping[str, str], default_branch: str = "main") -> Event:
-    """The event that the standard Actions variables describe; ``default_branch`` is used
-    where the payload names none. UsageError if a variable or the event file is wrong.
+def from_actions(env: Mapping[str, str]) -> Event:
+    """The event that the standard Actions variables describe (UsageError if one of them, or
+    the event file, is wrong).
 
     Source: GitHub Actions, "Default environment variables" and "Events that trigger
     workflows".
     """
     payload = read_payload(env["GITHUB_EVENT_PATH"]) if env.get("GITHUB_EVENT_PATH") else {}
-    ref = check("reference", env.get("GITHUB_REF", ""))
-    name = check("event", env.get("GITHUB_EVENT_NAME", ""))
+    ref, name = env.get("GITHUB_REF", ""), env.get("GITHUB_EVENT_NAME", "")
     branch = dig(payload, "repository", "default_branch")
+    head, base = (
+        dig(payload, "pull_request", side, "repo", "full_name") for side in ("head", "base")
+    )
     return Event(
         name=name,
         ref=ref,
-        sha=check("commit", env.get("GITHUB_SHA") or NO_COMMIT),
+        sha=env.get("GITHUB_SHA") or NO_COMMIT,
         repository=env.get("GITHUB_REPOSITORY", ""),
-        default_branch=branch if isinstance(branch, str) and branch else default_branch,
+        default_branch=branch if isinstance(branch, str) and branch else "main",
         pull_request=_number(name, ref, payload),
         head_ref=env.get("GITHUB_HEAD_REF", ""),
         base_ref=env.get("GITHUB_BASE_REF", ""),
-        fork=is_fork(payload),
-        force_build=forces_build(payload),
+        # A deleted fork has no head repository: it is a fork all the same.
+        fork="pull_request" in payload and (head is None or head != base),
+        force_build=str(dig(payload, "inputs", "force_build")).lower() == "true",
         actor=env.get("GITHUB_ACTOR", ""),
         payload=payload,
     )

@@ -89,7 +89,7 @@ def find_event(options: EventOptions, env: Mapping[str, str]) -> Event:
     of_pull = re.match(r"refs/pull/([0-9]+)/", ref)
     number = options.pr or (int(of_pull[1]) if of_pull else None)
     manual = "workflow_dispatch" if options.force_build else "push"
-    name = events.check("event", options.event or ("pull_request" if number else manual))
+    name = options.event or ("pull_request" if number else manual)
     if (name == "pull_request") != bool(number):
         what = "is not an event of a pull request" if number else "has no number"
         raise UsageError(f"{name} {what}.", "Give --pr 123 for a pull request alone.")
@@ -103,7 +103,7 @@ def find_event(options: EventOptions, env: Mapping[str, str]) -> Event:
     return dataclasses.replace(
         current,
         name=name,
-        ref=f"refs/pull/{number}/merge" if number else events.check("reference", ref),
+        ref=f"refs/pull/{number}/merge" if number else ref,
         pull_request=number,
         head_ref="",
         base_ref=branch if number else "",
@@ -120,10 +120,10 @@ def _current_event(options: EventOptions, env: Mapping[str, str]) -> Event:
     except UsageError:
         if not options.describe_an_event:
             raise
-        event = Event("push", "")  # where there is no commit
+        event = Event("push", "refs/heads/main")  # where there is no commit
     return dataclasses.replace(
         event,
-        sha=events.check("commit", options.sha or event.sha),
+        sha=options.sha or event.sha,
         default_branch=options.default_branch or event.default_branch,
         repository=env.get("GITHUB_REPOSITORY") or event.repository,
     )
