@@ -1,6 +1,7 @@
 """What triggered us: from Actions variables."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,37 +9,39 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tools.core.errors import UsageError
-from tools.repo.event import NO_COMMIT, from_actions
+from tools.repo.event import NO_COMMIT, Event, from_actions
 
 SHA = "abcdef1234567890abcdef1234567890abcdef12"
-PUSH = {
-    "GITHUB_EVENT_NAME": "push",
-    "GITHUB_REF": "refs/heads/main",
-    "GITHUB_SHA": SHA,
-    "GITHUB_REPOSITORY": "Owner/Name",
-}
+Read = Callable[..., Event]
 
 
-def event_file(tmp_path: Path, payload: object) -> dict[str, str]:
-    """The variable that names a payload."""
-    path = tmp_path / "event.json"
-    path.write_text(json.dumps(payload), encoding="utf-8")
-    return {"GITHUB_EVENT_PATH": str(path)}
+@pytest.fixture
+def read(tmp_path: Path) -> Read:
+    """The event of a payload, if any, and of variables over those of a push of main."""
+
+    def event(payload: object = None, **variables: str) -> Event:
+        env = {"event_name": "push", "ref": "refs/heads/main", "sha": SHA} | variables
+        if payload is not None:
+            env["event_path"] = str(tmp_path / "event.json")
+            Path(env["event_path"]).write_text(json.dumps(payload), encoding="utf-8")
+        return from_actions({f"GITHUB_{name.upper()}": value for name, value in env.items()})
+
+    return event
 
 
-def test_pushes(tmp_path: Path) -> None:
+def test_pushes(read: Read) -> None:
     """A branch, a tag (which is not on the default branch), and a default branch that is not
     main, which the payload names.
     """
-    event = from_actions(PUSH)
+    event = read(repository="Owner/Name")
     assert (event.branch, event.tag, event.pull_request) == ("main", None, None)
     assert event.on_default_branch and event.short_sha == "abcdef1"
     assert event.repository == "Owner/Name"
-    event = from_actions({**PUSH, "GITHUB_REF": "refs/tags/v1.0.0"})
+    event = read(ref="refs/tags/v1.0.0")
     assert (event.branch, event.tag, event.on_default_branch) == (None, "v1.0.0", False)
     assert event.ref_name == "v1.0.0"
-    payload = event_file(tmp_path, {"repository": {"default_branch": "trunk"}})
-    assert from_actions({**PUSH, **payload, "GITHUB_REF": "refs/heads/trunk"}).on_default_branch
+    trunk = {"repository": {"default_branch": "trunk"}}
+    assert read(trunk, ref="refs/heads/trunk").on_default_branch
 
 
 def pull_request(head: object) -> dict[str, object]:
@@ -47,77 +50,67 @@ def pull_request(head: object) -> dict[str, object]:
     return {"number": 7, "pull_request": {"head": {"repo": head}, "base": base}}
 
 
-@pytest.mark.parametrize(
-    ("head", "fork"),
-    [
-        ({"full_name": "owner/name"}, False),
-        ({"full_name": "a/b"}, True),
-        (None, True),
-        ({}, True),
-    ],
-)
-def test_pull_request(tmp_path: Path, head: object, fork: bool) -> None:
+@pytest.mark.parametrize("head", [{"full_name": "owner/name"}, {"full_name": "a/b"}, None, {}])
+def test_pull_request(read: Read, head: object) -> None:
     """Its number comes from the reference; a fork, deleted ones included, is known, and who
     does not tell where it comes from gets no rights.
     """
-    env = {
-        "GITHUB_EVENT_NAME": "pull_request",
-        "GITHUB_REF": "refs/pull/123/merge",
-        "GITHUB_HEAD_REF": "topic",
-        "GITHUB_BASE_REF": "main",
-        **event_file(tmp_path, pull_request(head)),
-    }
-    event = from_actions(env)
+    event = read(
+        pull_request(head),
+        event_name="pull_request",
+        ref="refs/pull/123/merge",
+        head_ref="topic",
+        base_ref="main",
+    )
+    fork = head != {"full_name": "owner/name"}
     assert (event.pull_request, event.fork, event.branch) == (123, fork, None)
     assert (event.head_ref, event.base_ref) == ("topic", "main")
 
 
-def test_pull_request_is_never_taken_for_a_push(tmp_path: Path) -> None:
+def test_pull_request_is_never_taken_for_a_push(read: Read) -> None:
     """With a branch as its reference the payload's number counts; without one, an error.
 
     Taken for a push, a pull request would move the tags of the branch, latest included.
     """
-    env = PUSH | {"GITHUB_EVENT_NAME": "pull_request"}
-    event = from_actions(env | event_file(tmp_path, pull_request({"full_name": "a/b"})))
+    event = read(pull_request({"full_name": "a/b"}), event_name="pull_request")
     assert (event.pull_request, event.branch, event.on_default_branch) == (7, None, False)
     with pytest.raises(UsageError, match="names none"):
-        from_actions(env)
+        read(event_name="pull_request")
 
 
 @pytest.mark.parametrize(("value", "forced"), [("true", True), (True, True), ("false", False)])
-def test_force_build(tmp_path: Path, value: object, forced: bool) -> None:
+def test_force_build(read: Read, value: object, forced: bool) -> None:
     """Actions gives the input as text in some events and as a boolean in others."""
-    env = PUSH | {"GITHUB_EVENT_NAME": "workflow_dispatch"}
-    env |= event_file(tmp_path, {"inputs": {"force_build": value}})
-    assert from_actions(env).force_build is forced
+    payload = {"inputs": {"force_build": value}}
+    assert read(payload, event_name="workflow_dispatch").force_build is forced
 
 
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [
-        ("EVENT_NAME", "schedule", "'schedule' does not trigger"),
-        ("REF", "main", "not a full git reference"),
-        ("REF", "", "not a full git reference"),
-        ("REF", "refs/heads/", "not a full git reference"),
-        ("SHA", "abc", "not a full hash"),
-        ("SHA", SHA + "; rm -rf", "not a full hash"),
-        ("EVENT_PATH", "/no/such/file", "cannot be read"),
+        ("event_name", "schedule", "'schedule' does not trigger"),
+        ("ref", "main", "not a full git reference"),
+        ("ref", "", "not a full git reference"),
+        ("ref", "refs/heads/", "not a full git reference"),
+        ("sha", "abc", "not a full hash"),
+        ("sha", SHA + "; rm -rf", "not a full hash"),
+        ("event_path", "/no/such/file", "cannot be read"),
     ],
 )
-def test_bad_variables(variable: str, value: str, said: str) -> None:
+def test_bad_variables(read: Read, variable: str, value: str, said: str) -> None:
     """Each wrong variable gives one sentence and a remedy, with exit code 2."""
     with pytest.raises(UsageError, match=said) as caught:
-        from_actions(PUSH | {f"GITHUB_{variable}": value})
+        read(**{variable: value})
     assert caught.value.remedy and caught.value.exit_code == 2
 
 
-def test_bad_payload(tmp_path: Path) -> None:
+def test_bad_payload(read: Read, tmp_path: Path) -> None:
     """A payload that is no JSON object, or one nested to break the parser, is refused."""
     path = tmp_path / "event.json"
     for content in (b"", b"[", b"[1]", b"null", b"[" * 200_000, b"\xff"):
         path.write_bytes(content)
         with pytest.raises(UsageError, match="event.json"):
-            from_actions(PUSH | {"GITHUB_EVENT_PATH": str(path)})
+            read(event_path=str(path))
 
 
 names = st.sampled_from(["push", "pull_request", "workflow_dispatch", "schedule", ""])
@@ -128,20 +121,17 @@ values = st.recursive(
     | st.dictionaries(st.sampled_from(["head", "base", "repo", "full_name"]), inner),
     max_leaves=8,
 )
-payloads = st.dictionaries(
-    st.sampled_from(["number", "pull_request", "inputs", "repository"]), values
-)
+keys = st.sampled_from(["number", "pull_request", "inputs", "repository"])
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(names, refs, st.text(max_size=42) | st.just(SHA), payloads)
+@given(names, refs, st.text(max_size=42) | st.just(SHA), st.dictionaries(keys, values))
 def test_any_environment_is_read_or_refused(
-    tmp_path: Path, name: str, ref: str, sha: str, payload: dict[str, object]
+    read: Read, name: str, ref: str, sha: str, payload: dict[str, object]
 ) -> None:
     """Whatever the variables hold: an event with sound parts, or a UsageError."""
-    env = {"GITHUB_EVENT_NAME": name, "GITHUB_REF": ref, "GITHUB_SHA": sha}
     try:
-        event = from_actions(env | event_file(tmp_path, payload))
+        event = read(payload, event_name=name, ref=ref, sha=sha)
     except UsageError:
         return
     assert event.ref == ref and ref.startswith(("refs/heads/", "refs/tags/", "refs/pull/"))
