@@ -26,16 +26,19 @@ import pytest
 import urllib3
 
 from tools.core.janitor import end_tree
+from tools.registry.manifest import (
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    INDEX_TYPES,
+    MANIFEST_TYPES,
+    OCI_INDEX,
+    OCI_MANIFEST,
+)
 
-OCI_INDEX = "application/vnd.oci.image.index.v1+json"
-OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 OCI_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
-DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
-DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
-MANIFEST_TYPES = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST)
 START_LIMIT = 30.0
 
 
@@ -50,20 +53,12 @@ def digest_of(data: bytes) -> str:
 
 @dataclass
 class Registry:
-    """A registry that runs.
+    """A registry that runs."""
 
-    Attributes:
-        address: ``127.0.0.1:port``; plain HTTP.
-        root: Folder of its data, laid out as distribution's filesystem driver does.
-        user: Who may log in; empty where no login is asked for.
-        password: The password that goes with it.
-    """
-
-    address: str
-    root: Path
-    user: str = ""
+    address: str  # 127.0.0.1:port; plain HTTP
+    root: Path  # of its data, laid out as distribution's filesystem driver does
+    user: str = ""  # who may log in; empty where no login is asked for
     password: str = ""
-    process: subprocess.Popen[bytes] | None = None
     pool: urllib3.PoolManager = field(default_factory=lambda: urllib3.PoolManager(maxsize=16))
 
     @property
@@ -72,12 +67,9 @@ class Registry:
         return f"http://{self.address}"
 
     def request(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None = None,
+        self, method: str, path: str, body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> urllib3.BaseHTTPResponse:
+    ) -> urllib3.BaseHTTPResponse:  # fmt: skip
         """One request, logged in where the registry wants it; any status is returned."""
         sent = dict(headers or {})
         if self.user:
@@ -90,19 +82,6 @@ class Registry:
     def repository(self, name: str = "") -> Repository:
         """A repository in this registry; a new unique name unless one is given."""
         return Repository(self, name or f"test/{uuid.uuid4().hex[:12]}")
-
-    def stop(self) -> None:
-        """End the process."""
-        self.pool.clear()
-        if self.process is not None:
-            end_tree(self.process.pid, limit=10)
-            self.process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _configure(folder: Path, address: str, user: str, password: str) -> Path:
@@ -128,70 +107,43 @@ def _configure(folder: Path, address: str, user: str, password: str) -> Path:
     return path
 
 
-def _answers(registry: Registry) -> bool:
-    try:
-        return registry.request("GET", "/v2/").status == 200
-    except urllib3.exceptions.HTTPError:
-        return False
-
-
-def _start(folder: Path, user: str, password: str) -> Registry | None:
-    """Start once on some free port; None if the process ended (the port was taken)."""
-    program = shutil.which("docker-registry")
-    if program is None:
-        raise RegistryError("no docker-registry program (Debian package docker-registry)")
-    folder.mkdir(parents=True, exist_ok=True)
-    address = f"127.0.0.1:{_free_port()}"
-    config = _configure(folder, address, user, password)
-    with (folder / "registry.log").open("ab") as log:
-        process = subprocess.Popen(
-            [program, "serve", str(config)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env={"PATH": os.environ["PATH"], "OTEL_TRACES_EXPORTER": "none"},
-        )
-    registry = Registry(address, folder / "data", user, password, process)
+def _answers(registry: Registry, process: subprocess.Popen[bytes]) -> bool:
+    """Wait for it; False if the process ended (the port was taken)."""
     limit = time.monotonic() + START_LIMIT
     while time.monotonic() < limit and process.poll() is None:
-        if _answers(registry):
-            return registry
+        with contextlib.suppress(urllib3.exceptions.HTTPError):
+            if registry.request("GET", "/v2/").status == 200:
+                return True
         time.sleep(0.02)
-    registry.stop()
-    return None
+    return False
 
 
 @contextlib.contextmanager
 def running_registry(folder: Path, user: str = "", password: str = "") -> Iterator[Registry]:
-    """A registry with its data in ``folder``, deletes enabled; stopped at the end.
-
-    Args:
-        folder: Where its data, configuration and log go; made if missing.
-        user: Ask for this login (htpasswd); empty for none.
-        password: The password of ``user``.
-
-    Raises:
-        RegistryError: The program is missing, or did not start (the end of its log).
+    """A registry with its data in ``folder``, deletes enabled, which asks for the login of
+    ``user`` if one is given; stopped at the end. Needs Debian's package docker-registry.
     """
-    for _ in range(3):
-        registry = _start(folder, user, password)
-        if registry is not None:
-            break
-    else:
-        log = (folder / "registry.log").read_text(errors="replace")
-        raise RegistryError(f"docker-registry did not start:\n{log[-2000:]}")
+    folder.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    command = ["docker-registry", "serve", str(_configure(folder, address, user, password))]
+    env = {"PATH": os.environ["PATH"], "OTEL_TRACES_EXPORTER": "none"}
+    log = folder / "registry.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env
+        )
+    registry = Registry(address, folder / "data", user, password)
     try:
+        if not _answers(registry, process):
+            said = log.read_text(errors="replace")[-2000:]
+            raise RegistryError(f"docker-registry did not start:\n{said}")
         yield registry
     finally:
-        registry.stop()
-
-
-def _read_link(path: Path) -> str:
-    """The digest in a link; the registry empties the file before it writes it anew."""
-    until = time.monotonic() + START_LIMIT
-    while not (found := path.read_text(encoding="utf-8").strip()):
-        assert time.monotonic() < until, f"{path} stays empty"
-    return found
+        registry.pool.clear()
+        end_tree(process.pid, limit=10)
+        process.wait()
 
 
 # --- hand-made structures ----------------------------------------------------
@@ -207,11 +159,6 @@ class Pushed:
     platform: Mapping[str, str] | None = None
     annotations: Mapping[str, str] | None = None
     artifact_type: str = ""
-
-    @property
-    def hex(self) -> str:
-        """The digest without its algorithm."""
-        return self.digest.partition(":")[2]
 
     def descriptor(self) -> dict[str, Any]:
         """The OCI descriptor of this manifest, as an index holds it."""
@@ -229,13 +176,10 @@ class Repository:
     def __init__(self, registry: Registry, name: str) -> None:
         self.registry = registry
         self.name = name
+        self.image = f"{registry.address}/{name}"  # as a client is told to pull it
+        self._manifests = registry.root / f"docker/registry/v2/repositories/{name}/_manifests"
         self._count = 0
         self._blobs: set[str] = set()
-
-    @property
-    def image(self) -> str:
-        """``address/name``, as a client is told to pull it."""
-        return f"{self.registry.address}/{self.name}"
 
     def _request(
         self, expected: tuple[int, ...], method: str, path: str, body: bytes | None = None,
@@ -261,57 +205,40 @@ class Repository:
 
     def manifest(self, content: Mapping[str, Any], tag: str = "") -> Pushed:
         """Push a manifest or index, by digest or under ``tag``."""
-        filled = {key: value for key, value in content.items() if value is not None}
-        body = json.dumps({"schemaVersion": 2, **filled}).encode()
+        body = json.dumps({"schemaVersion": 2, **content}).encode()
         digest, kind = digest_of(body), str(content["mediaType"])
         self._request((201,), "PUT", f"manifests/{tag or digest}", body, kind)
         artifact_type = str(content.get("artifactType", ""))
         return Pushed(digest, kind, len(body), artifact_type=artifact_type)
 
-    def _unique(self, seed: str) -> str:
+    def _unique(self) -> str:
         self._count += 1
-        return seed or f"{self.name} {self._count}"
+        return f"{self.name} {self._count}"
 
     def image_manifest(
-        self,
-        tag: str = "",
-        *,
-        seed: str = "",
-        layers: int = 1,
-        layer_size: int = 64,
-        architecture: str = "amd64",
-        docker: bool = False,
-    ) -> Pushed:
-        """Push an image of one platform (its layers are no real file systems).
-
-        Args:
-            tag: The tag to push it under; none by default.
-            seed: What makes its content; unique unless given.
-            layers: Number of layers.
-            layer_size: Bytes of each layer.
-            architecture: Goes into its configuration and the descriptor's platform.
-            docker: Docker's media types instead of OCI's.
+        self, tag: str = "", *, seed: str = "", layers: int = 1, layer_size: int = 64,
+        architecture: str = "amd64", docker: bool = False,
+    ) -> Pushed:  # fmt: skip
+        """Push an image of one platform (its layers are no real file systems): its content is
+        unique unless a ``seed`` makes it; with Docker's media types or OCI's.
         """
-        seed = self._unique(seed)
+        seed = seed or self._unique()
         platform = {"architecture": architecture, "os": "linux"}
         config = {**platform, "rootfs": {"type": "layers", "diff_ids": []}, "comment": seed}
-        datas = [f"{seed} layer {number} ".encode() for number in range(layers)]
-        layer_type = DOCKER_LAYER if docker else OCI_LAYER
-        config_type = DOCKER_CONFIG if docker else OCI_CONFIG
+        kinds = (OCI_MANIFEST, OCI_CONFIG, OCI_LAYER)
+        if docker:
+            kinds = (DOCKER_MANIFEST, DOCKER_CONFIG, DOCKER_LAYER)
+        datas = [f"{seed} layer {number} ".encode() * layer_size for number in range(layers)]
         content = {
-            "mediaType": DOCKER_MANIFEST if docker else OCI_MANIFEST,
-            "config": self.blob(config_type, json.dumps(config).encode()),
-            "layers": [
-                self.blob(layer_type, (data * (layer_size // len(data) + 1))[:layer_size])
-                for data in datas
-            ],
+            "mediaType": kinds[0],
+            "config": self.blob(kinds[1], json.dumps(config).encode()),
+            "layers": [self.blob(kinds[2], data[:layer_size]) for data in datas],
         }
         return replace(self.manifest(content, tag), platform=platform)
 
     def attestation(self, of: Pushed) -> Pushed:
-        """Push what BuildKit adds to an index for ``of``: its provenance, untagged.
-
-        Source: moby/buildkit, docs/attestations/attestation-storage.md.
+        """Push what BuildKit adds to an index for ``of``: its provenance, untagged (BuildKit,
+        docs/attestations/attestation-storage.md).
         """
         platform = {"architecture": "unknown", "os": "unknown"}
         statement = json.dumps({"subject": [{"digest": of.digest}]}).encode()
@@ -326,47 +253,36 @@ class Repository:
         }
         return replace(self.manifest(content), platform=platform, annotations=annotations)
 
-    def index(
-        self, children: Sequence[Pushed], tag: str = "", *, docker: bool = False
-    ) -> Pushed:
+    def index(self, children: Sequence[Pushed], tag: str = "", docker: bool = False) -> Pushed:
         """Push an index of manifests (or of indexes) that are there already."""
-        content = {
-            "mediaType": DOCKER_LIST if docker else OCI_INDEX,
-            "manifests": [child.descriptor() for child in children],
-        }
-        return self.manifest(content, tag)
+        listed = [child.descriptor() for child in children]
+        kind = DOCKER_LIST if docker else OCI_INDEX
+        return self.manifest({"mediaType": kind, "manifests": listed}, tag)
 
-    def build(self, tag: str = "", *architectures: str, seed: str = "") -> Pushed:
+    def build(self, tag: str = "", *architectures: str) -> Pushed:
         """Push what a default buildx build makes: an index of images with provenance."""
-        seed = self._unique(seed)
         children = []
         for name in architectures or ("amd64",):
-            child = self.image_manifest(seed=f"{seed} {name}", architecture=name)
+            child = self.image_manifest(architecture=name)
             children += [child, self.attestation(child)]
         return self.index(children, tag)
 
-    def artifact(
-        self, subject: Pushed | None, kind: str, tag: str = "", *, seed: str = ""
-    ) -> Pushed:
-        """Push an artifact of type ``kind``, with ``subject`` if it refers to one.
-
-        Source: OCI image specification 1.1, "Guidelines for Artifact Usage".
+    def artifact(self, subject: Pushed, kind: str) -> Pushed:
+        """Push an artifact of type ``kind`` that refers to ``subject`` (OCI image specification
+        1.1, "Guidelines for Artifact Usage").
         """
         content = {
             "mediaType": OCI_MANIFEST,
             "artifactType": kind,
             "config": self.blob("application/vnd.oci.empty.v1+json", b"{}"),
-            "layers": [self.blob(kind, self._unique(seed).encode())],
-            "subject": subject and subject.descriptor(),
+            "layers": [self.blob(kind, self._unique().encode())],
+            "subject": subject.descriptor(),
         }
-        return self.manifest(content, tag)
+        return self.manifest(content)
 
     def referrers_tag(self, subject: Pushed, artifacts: Sequence[Pushed]) -> Pushed:
-        """Push the fallback index of referrers of ``subject``: tag ``sha256-<hex>``.
-
-        Source: OCI distribution specification 1.1, "Referrers Tag Schema".
-        """
-        return self.index(artifacts, f"sha256-{subject.hex}")
+        """Push the fallback index of referrers ("Referrers Tag Schema"): ``sha256-<hex>``."""
+        return self.index(artifacts, subject.digest.replace(":", "-"))
 
     def cosign(self, subject: Pushed, suffix: str = "sig") -> Pushed:
         """Push a signature, attestation or SBOM as cosign does: ``sha256-<hex>.<suffix>``."""
@@ -376,7 +292,7 @@ class Repository:
             "config": self.blob(OCI_CONFIG, data),
             "layers": [self.blob("application/vnd.dev.cosign.simplesigning.v1+json", data)],
         }
-        return self.manifest(content, f"sha256-{subject.hex}.{suffix}")
+        return self.manifest(content, f"{subject.digest.replace(':', '-')}.{suffix}")
 
     # --- what is there ---
 
@@ -392,13 +308,13 @@ class Repository:
         """Delete a manifest: its tags go too. This is how a test breaks an index."""
         self._request((202,), "DELETE", f"manifests/{digest}")
 
-    @property
-    def _manifests(self) -> Path:
-        return self.registry.root / "docker/registry/v2/repositories" / self.name / "_manifests"
-
     def revision(self, digest: str) -> Path:
         """The file that says a manifest is there; its time is the manifest's."""
         return self._manifests / "revisions" / digest.replace(":", "/") / "link"
+
+    def tag_link(self, tag: str) -> Path:
+        """The file that says what a tag points at; its time is when it was set."""
+        return self._manifests / "tags" / tag / "current" / "link"
 
     def digests(self) -> set[str]:
         """Digests of all manifests, tagged or not (which no registry API lists)."""
@@ -408,10 +324,14 @@ class Repository:
     def tags(self) -> dict[str, str]:
         """All tags and the digests that they point at."""
         found: dict[str, str] = {}
+        until = time.monotonic() + START_LIMIT
         for path in self._manifests.glob("tags/*/current/link"):
-            # A tag can go between the listing and the reading.
+            # A tag can go between the listing and the reading, and the registry empties the
+            # file before it writes it anew.
             with contextlib.suppress(FileNotFoundError):
-                found[path.parent.parent.name] = _read_link(path)
+                while not (digest := path.read_text(encoding="utf-8").strip()):
+                    assert time.monotonic() < until, f"{path} stays empty"
+                found[path.parent.parent.name] = digest
         return found
 
     def pushed_at(self, digest: str) -> float:
@@ -421,14 +341,9 @@ class Repository:
     def set_age(self, digest: str, seconds: float) -> None:
         """Let a manifest have been pushed ``seconds`` ago."""
         then = time.time() - seconds
-        os.utime(self.revision(digest), (then, then))
-        for tag, pointed in self.tags().items():
-            if pointed == digest:
-                os.utime(self.tag_link(tag), (then, then))
-
-    def tag_link(self, tag: str) -> Path:
-        """The file that says what a tag points at; its time is when it was set."""
-        return self._manifests / "tags" / tag / "current" / "link"
+        links = [self.tag_link(tag) for tag, found in self.tags().items() if found == digest]
+        for link in (self.revision(digest), *links):
+            os.utime(link, (then, then))
 
     def clone(self) -> Repository:
         """A copy of this repository under a new name, ages included."""
@@ -453,71 +368,60 @@ def _skopeo(*arguments: str) -> str:
 
 
 def pull(repository: Repository, reference: str, folder: Path) -> str:
-    """Pull a tag or digest with skopeo, every platform and attestation of it.
+    """Pull a tag or digest with skopeo, every platform and attestation of it; the digest of
+    what was pulled (RegistryError if it cannot be, or has another one than it should).
 
     skopeo copies an index with all its images, but not an index of indexes or of artifacts:
     of such a one each part is pulled by its digest.
-
-    Returns:
-        The digest of what was pulled.
-
-    Raises:
-        RegistryError: It cannot be pulled, or has another digest than it should.
     """
     join = "@" if reference.startswith("sha256:") else ":"
     name = f"docker://{repository.image}{join}{reference}"
-    target = folder / uuid.uuid4().hex
     raw = _skopeo("inspect", "--tls-verify=false", "--raw", name).encode()
     digest = digest_of(raw)
     children = json.loads(raw).get("manifests", ())
-    if any(c["mediaType"] in {OCI_INDEX, DOCKER_LIST} or "platform" not in c for c in children):
+    if any(c["mediaType"] in INDEX_TYPES or "platform" not in c for c in children):
         for child in children:
             pull(repository, child["digest"], folder)
         return digest
-    _skopeo(
-        "copy", "--src-tls-verify=false", "--all", "--preserve-digests", name, f"dir:{target}"
-    )
+    target, options = folder / uuid.uuid4().hex, ("--src-tls-verify=false", "--all")
+    _skopeo("copy", *options, "--preserve-digests", name, f"dir:{target}")
     found = digest_of((target / "manifest.json").read_bytes())
-    if not digest == found or (join == "@" and digest != reference):
+    if found != digest or (join == "@" and digest != reference):
         raise RegistryError(f"{name} was pulled as {found}, and shown as {digest}")
     shutil.rmtree(target)
     return digest
 
 
 def pull_all(repository: Repository, folder: Path) -> dict[str, str]:
-    """Pull every tag with skopeo; tag to digest.
-
-    Raises:
-        RegistryError: One of them cannot be pulled whole.
-    """
+    """Pull every tag with skopeo; tag to digest (RegistryError if one is not whole)."""
     return {tag: pull(repository, tag, folder) for tag in sorted(repository.tags())}
 
 
 # --- fixtures ----------------------------------------------------------------
 
 
-def _need_program() -> None:
+@pytest.fixture(scope="session")
+def _registries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where registries keep their data, if there is the program."""
     if shutil.which("docker-registry") is None:
         reason = "no docker-registry program"
         if os.environ.get("CI"):
             pytest.fail(f"{reason}; in CI that is a failure", pytrace=False)
         pytest.skip(reason)
+    return tmp_path_factory.mktemp("registries")
 
 
 @pytest.fixture(scope="session")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+def registry(_registries: Path) -> Iterator[Registry]:
     """A registry without login, for the whole test run."""
-    _need_program()
-    with running_registry(tmp_path_factory.mktemp("registry")) as running:
+    with running_registry(_registries / "open") as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def login_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+def login_registry(_registries: Path) -> Iterator[Registry]:
     """A registry that asks for a login: ``user`` and ``password`` are its attributes."""
-    _need_program()
-    folder = tmp_path_factory.mktemp("login-registry")
-    with running_registry(folder, "robot", "a secret of the tests") as running:
+    with running_registry(_registries / "login", "robot", "a secret of the tests") as running:
         yield running
 
 
