@@ -179,7 +179,7 @@ def summary(session: nox.Session) -> None:
 @nox.session(python=PYTHON, default=False)
 def notify(session: nox.Session) -> None:
     """Tell Slack how the run went; does nothing without SLACK_WEBHOOK_URL."""
-    tool(session, "notify", "runs.notify")
+    tool(session, "summary", "runs.notify")
 
 
 @nox.session(python=PYTHON, default=False)

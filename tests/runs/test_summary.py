@@ -1,10 +1,8 @@
-"""Summaries: runs from Actions and from here, the Gantt chart, the page."""
+"""Summaries: runs from Actions and from here, tables and the page."""
 
-from __future__ import annotations
-
+import contextlib
 import html.parser
 import json
-import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
@@ -13,89 +11,73 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools.core import files
 from tools.core.errors import UsageError
 from tools.core.settings import load
-from tools.github.client import connect
-from tools.github.errors import GitHubError
 from tools.images.record import ImageRecord
 from tools.runs import __main__ as summary
-from tools.runs.find import find_records
-from tools.runs.gantt import clock, gantt, markdown
-from tools.runs.history import fetch_history
-from tools.runs.page import page, success_rate, timeline
+from tools.runs import history
+from tools.runs.page import clock, page, success_rate, timeline
 from tools.runs.record import ArtifactRecord, JobRecord, MatrixJobRecord, RunRecord, write
-from tools.workflow import model
-
-GRAPH = model.load()
 
 
-def record(run="r1", result="success", scale=1.0, name="lint-and-format"):
+def record(run="r1", result="success", scale=1.0, title="refs/heads/main", address=""):
     """A small run: one job, then one with three matrix jobs, one skipped."""
-    lint = MatrixJobRecord("", "success", 0.0, 10.0 * scale, "", "x.log")
-    matrix_jobs = tuple(
-        MatrixJobRecord(
-            label, result if label == "help" else "success", 10.0 * scale, n * scale, "", "x"
-        )
+    tests = [
+        MatrixJobRecord(label, "success", 10.0 * scale, n * scale, "", f"https://x/{label}")
         for label, n in (("basic", 5.0), ("import", 125.0), ("help", 3.0))
-    )
+    ]
+    tests[-1].result = result
+    image = ("production", "x", "sha256:1", ("x:prod",), ("linux/amd64",), 80_000_000)
+    lint = MatrixJobRecord("", "success", 0.0, 10.0 * scale, "", "x.log")
     return RunRecord(
         run=run,
         began="2026-11-23T10:00:00Z",
-        event={"name": "push", "ref": "refs/heads/main"},
+        event={"name": "push", "ref": title},
         seconds=135.0 * scale,
         result=result,
         parallel=2,
         jobs=(
-            JobRecord(name, (), "success", "it needs nothing", (lint,)),
-            JobRecord("tests", (name,), result, "why", matrix_jobs),
+            JobRecord("lint-and-format", (), "success", "it needs nothing", (lint,)),
+            JobRecord("tests", ("lint-and-format",), result, "why", tuple(tests)),
             JobRecord("create-release", ("tests",), "skipped", "no tag"),
         ),
         artifacts=(ArtifactRecord("a.whl", 8000, "ab" * 32),),
-        images=(
-            ImageRecord(
-                "production",
-                "x",
-                "sha256:1",
-                ("x:prod",),
-                ("linux/amd64",),
-                80_000_000,
-                "push",
-                "1.0",
-                "a" * 40,
-            ),
-        ),
+        images=(ImageRecord(*image, "push", "1.0", "a" * 40),),
+        address=address,
     )
 
 
-# -- Mermaid ----------------------------------------------------------------------------
+@contextlib.contextmanager
+def serve(answer):
+    """A server that answers as ``answer``, given the handler, says: status, body, headers."""
 
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            status, body, headers = answer(self)
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body.encode())
 
-def test_gantt():
-    """Every matrix job that ran has a bar from its beginning to its end; failures stand out."""
-    text = gantt(record(result="failure"))
-    assert text.startswith("gantt\n    dateFormat X\n")
-    assert "    section tests\n" in text
-    assert "    lint-and-format 10.0 s :done, 0, 10\n" in text
-    assert "    import 2m05 :done, 10, 135\n" in text
-    assert "    help 3.0 s :crit, 10, 13\n" in text
-    assert "create-release" not in text
+        do_POST = do_GET
 
+        def log_message(self, *_):
+            pass
 
-@given(st.text(max_size=20))
-def test_gantt_cannot_be_broken_by_a_name(name):
-    """A line of the chart has one colon, whatever a job is called."""
-    name = re.sub(r"\s", " ", name) or "x"
-    lines = gantt(record(name="".join(name.splitlines()) or "x")).splitlines()[3:]
-    for line in lines:
-        assert line.count(":") == (0 if line.startswith("    section") else 1)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.address = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
 
 
 def test_markdown():
-    """The step summary has the chart, the jobs, the critical path and the artifacts."""
-    text = markdown(record())
-    assert "```mermaid\ngantt\n" in text
-    assert "Critical path: lint-and-format → tests, 2:15 min of 2:15 min." in text
+    """The step summary has the jobs, the critical path and the artifacts."""
+    text = summary.markdown(record())
+    assert "| tests | success | 2:05 min | why |" in text
+    assert "Critical path: lint-and-format → tests, 2:15 min." in text
     assert "| a.whl | 8.0 kB |" in text
 
 
@@ -112,12 +94,9 @@ class Checker(html.parser.HTMLParser):
         self.open, self.fetched, self.text = [], [], []
 
     def handle_starttag(self, tag, attrs):
-        if tag not in self.VOID and not tag.startswith(("rect", "line")) or tag == "rect":
+        if tag not in self.VOID:
             self.open.append(tag)
         self.fetched += [v for k, v in attrs if k in {"src", "href"}]
-
-    def handle_startendtag(self, tag, attrs):
-        pass
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
@@ -142,7 +121,7 @@ def test_page_is_self_contained_and_well_formed():
 def test_page_escapes(text):
     """Text from outside cannot become markup."""
     hostile = f"<script>alert(1)</script>{text}"
-    shown = page([record(run=hostile, name=hostile)])
+    shown = page([record(run=hostile, title=hostile)])
     assert "<script" not in shown
 
 
@@ -181,7 +160,8 @@ def run_data(number, conclusion="success"):
     return {
         "id": number, "conclusion": conclusion, "event": "push", "head_branch": "main",
         "created_at": "2026-11-23T10:00:00Z", "run_started_at": "2026-11-23T10:00:00Z",
-        "url": address, "jobs_url": f"{address}/jobs", "artifacts_url": f"{address}/artifacts",
+        "html_url": address, "url": address,
+        "jobs_url": f"{address}/jobs", "artifacts_url": f"{address}/artifacts",
     }  # fmt: skip
 
 
@@ -212,128 +192,101 @@ JOBS = [
 @pytest.fixture
 def api():
     """A server with the API's answers about two runs, jobs on two pages."""
-    asked = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            parts = urlsplit(self.path)
-            query = parse_qs(parts.query)
-            asked.append(parts.path)
-            headers, body = {}, None
-            if parts.path == "/repos/o/n/actions/workflows/ci-cd.yml/runs":
-                body = {
-                    "total_count": 2,
-                    "workflow_runs": [run_data(2, "failure"), run_data(1)],
-                }
-            elif parts.path.endswith("/jobs"):
-                page = query.get("page", ["1"])[0]
-                if page == "1":
-                    here = f"http://{self.headers['Host']}{parts.path}"
-                    headers["Link"] = f'<{here}?page=2>; rel="next"'
-                body = {"total_count": len(JOBS), "jobs": JOBS[:4] if page == "1" else JOBS[4:]}
-            elif parts.path.endswith("/artifacts"):
-                body = {
-                    "total_count": 1,
-                    "artifacts": [{"name": "wheels-linux-x64", "size_in_bytes": 9000}],
-                }
-            elif parts.path == "/repos/o/n/actions/runs/3":
-                body = run_data(3, None)
-            base = f"http://{self.headers['Host']}"
-            content = json.dumps(body).replace("{base}", base).encode()
-            self.send_response(200 if body is not None else 404)
-            for name, value in {"Content-Type": "application/json", **headers}.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+    def answer(handler):
+        parts = urlsplit(handler.path)
+        first = parse_qs(parts.query).get("page", ["1"]) == ["1"]
+        base = f"http://{handler.headers['Host']}"
+        body, headers = None, {"Content-Type": "application/json"}
+        if parts.path == "/repos/o/n/actions/workflows/ci-cd.yml/runs":
+            body = {"total_count": 2, "workflow_runs": [run_data(2, "failure"), run_data(1)]}
+        elif parts.path.endswith("/jobs"):
+            body = {"total_count": len(JOBS), "jobs": JOBS[:4] if first else JOBS[4:]}
+            headers |= {"Link": f'<{base}{parts.path}?page=2>; rel="next"'} if first else {}
+        elif parts.path.endswith("/artifacts"):
+            artifacts = [{"name": "wheels-linux-x64", "size_in_bytes": 9000}]
+            body = {"total_count": 1, "artifacts": artifacts}
+        elif parts.path == "/repos/o/n/actions/runs/3":
+            body = run_data(3, None)
+        status = 200 if body is not None else 404
+        return status, json.dumps(body).replace("{base}", base), headers
 
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    server.asked = asked
-    server.address = f"http://127.0.0.1:{server.server_port}"
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serve(answer) as server:
+        yield server
 
 
 @pytest.fixture
-def history(api, tmp_path):
+def records(api, tmp_path):
     """The last runs that the API tells of."""
     settings = load({"GITHUB_API_URL": api.address, "GH_TOKEN": "token-of-the-test"}, tmp_path)
-    return fetch_history(connect(settings).get_repo("o/n"), GRAPH, 20, current="3")
+    return history.fetch_records(settings, "o/n", 20, current="3")
 
 
-def test_history_from_the_api(history):
+def test_history_from_the_api(records):
     """Past runs, the oldest first, the one that goes on last; every page of their jobs."""
-    assert [r.run for r in history] == ["1", "2", "3"]
-    assert [r.result for r in history] == ["success", "failure", "failure"]
-    assert history[0].artifacts == (ArtifactRecord("wheels-linux-x64", 9000),)
-    assert len({job.name for job in history[0].jobs}) == 7
-    page(history)
+    assert [r.run for r in records] == ["1", "2", "3"]
+    assert [r.result for r in records] == ["success", "failure", "failure"]
+    assert records[0].artifacts == (ArtifactRecord("wheels-linux-x64", 9000),)
+    assert records[0].address.endswith("/o/n/actions/runs/1")
+    assert len({job.name for job in records[0].jobs}) == 7
+    page(records)
 
 
-def test_a_run_of_the_api_as_a_record(history):
+def test_a_run_of_the_api_as_a_record(records):
     """Jobs are found by their display names, matrix jobs together; times from the start."""
-    jobs = {job.name: job for job in history[-1].jobs}
+    jobs = {job.name: job for job in records[-1].jobs}
     assert jobs["lint-and-format"].matrix_jobs[0].started == 5
     assert jobs["lint-and-format"].seconds == 60
     tests = jobs["test-docker-image"]
     labels = [one.label for one in tests.matrix_jobs]
     assert (tests.result, labels) == ("failure", ["basic", "import", "help"])
-    assert (tests.started, tests.seconds) == (204, 54)
+    assert [one.started for one in tests.matrix_jobs] == [205, 206, 204]
+    assert tests.seconds == 54
     assert jobs["build-wheels"].result == jobs["create-release"].result == "skipped"
     assert jobs["cleanup"].result == "running"
 
 
-def test_summary_on_actions(api, tmp_path, monkeypatch):
-    """On Actions the API tells of the run, and the chart goes to the step summary."""
-    for name, value in {
-        "GITHUB_API_URL": api.address, "GH_TOKEN": "token-of-the-test", "GITHUB_RUN_ID": "3",
+@pytest.fixture
+def actions(monkeypatch, tmp_path):
+    """The variables of a run on Actions."""
+    variables = {
+        "GITHUB_ACTIONS": "true", "GH_TOKEN": "token-of-the-test", "GITHUB_RUN_ID": "3",
         "GITHUB_EVENT_NAME": "push", "GITHUB_REF": "refs/heads/main",
         "GITHUB_REPOSITORY": "o/n", "GITHUB_STEP_SUMMARY": str(tmp_path / "step.md"),
-    }.items():  # fmt: skip
+        "GITHUB_API_URL": "http://127.0.0.1:9", "GITHUB_TIME_LIMIT": "1s",
+    }  # fmt: skip
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr("tools.runs.history.ROOT", tmp_path)
+    return variables
+
+
+def test_summary_on_actions(api, actions, tmp_path, monkeypatch):
+    """On Actions the API tells of the run, and the tables go to the step summary."""
+    monkeypatch.setenv("GITHUB_API_URL", api.address)
     output = tmp_path / "page.html"
     assert summary.main(["--output", str(output)]) == 0
-    assert "section test-docker-image" in (tmp_path / "step.md").read_text()
+    assert "| test-docker-image | failure |" in (tmp_path / "step.md").read_text()
     assert "test-docker-image (import)" in output.read_text()
 
 
-def test_summary_never_fails_a_run_on_actions(monkeypatch, tmp_path, capsys):
+def test_summary_never_fails_a_run_on_actions(actions, tmp_path, capsys):
     """A GitHub that does not answer is a warning there: the run itself went well."""
-    for name, value in {
-        "GITHUB_ACTIONS": "true", "GITHUB_API_URL": "http://127.0.0.1:9", "GH_TOKEN": "abcdefgh",
-        "GITHUB_RUN_ID": "3", "GITHUB_EVENT_NAME": "push", "GITHUB_REF": "refs/heads/main",
-        "GITHUB_REPOSITORY": "o/n", "GITHUB_TIME_LIMIT": "1s",
-    }.items():  # fmt: skip
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr("tools.runs.find.ROOT", tmp_path)
     assert summary.main(["--output", str(tmp_path / "page.html")]) == 0
     said = capsys.readouterr().err
     assert "cannot be read" in said and "No summary" in said
 
 
-def test_local_history(tmp_path):
-    """Without a token the records of local runs are drawn; without any, it is said."""
+def test_local_history(actions, tmp_path):
+    """Where the API is not asked, or does not answer, the records of local runs are drawn;
+    what is not a record is passed over, and that there is none is said.
+    """
     with pytest.raises(UsageError, match="no run to draw"):
-        find_records({}, "local", 5, tmp_path)
-    saved = record("20260101T000000Z-aaaaaa")
-    assert files.read_json(write(saved, tmp_path), RunRecord) == saved
+        history.find_records({}, 5)
+    saved = [record("20260101T000000Z-aaaaaa"), record("20260102T000000Z-aaaaaa")]
+    for one in saved:
+        write(one, tmp_path)
     (tmp_path / "dist" / "runs" / "broken").mkdir()
     (tmp_path / "dist" / "runs" / "broken" / "run.json").write_text("{")
-    write(record("20260102T000000Z-aaaaaa"), tmp_path)
-    assert [r.run[:8] for r in find_records({}, "local", 5, tmp_path)] == [
-        "20260101",
-        "20260102",
-    ]
-    offline = {"GH_TOKEN": "abcdefgh", "GITHUB_API_URL": "http://127.0.0.1:9",
-               "GITHUB_REPOSITORY": "o/n", "GITHUB_EVENT_NAME": "push",
-               "GITHUB_REF": "refs/heads/main", "GITHUB_TIME_LIMIT": "1s"}  # fmt: skip
-    assert len(find_records(offline, "auto", 5, tmp_path)) == 2
-    with pytest.raises(GitHubError):
-        find_records(offline, "actions", 5)
-    with pytest.raises(UsageError, match="without a token"):
-        find_records({}, "actions", 5)
+    for env, local in (({}, False), (actions, False), (actions, True)):
+        assert history.find_records(env, 5, local) == saved

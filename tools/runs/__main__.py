@@ -1,10 +1,8 @@
 """``summary``: the picture of a run, and how runs went over time.
 
-For Actions a Mermaid Gantt chart in the step summary; for people who look rather than
-read a self-contained page, ``dist/summary.html``.
+For Actions tables in the step summary; for people who look rather than read a
+self-contained page, ``dist/summary.html``.
 """
-
-from __future__ import annotations
 
 import os
 import sys
@@ -12,43 +10,53 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.core import cli, console, files
+from tools.core.console import human_size, markdown_table
 from tools.core.errors import PipelineError
-from tools.runs.find import find_records
-from tools.runs.gantt import clock, gantt, markdown
-from tools.runs.page import page
-
-OUTPUT = "dist/summary.html"
-LIMIT = 20
+from tools.runs.history import find_records
+from tools.runs.page import clock, page
+from tools.runs.record import RunRecord, critical_path
 
 
 @dataclass(frozen=True)
 class Options:
     """What the command line asks for."""
 
-    source: str = cli.option("auto", "where runs are", choices=("auto", "actions", "local"))
-    limit: int = cli.option(LIMIT, f"runs ({LIMIT})", type=cli.count)
-    output: str = cli.option(OUTPUT, f"the page ({OUTPUT})")
-    mermaid: bool = cli.option(False, "the Gantt chart on stdout too")
+    source: str = cli.option("auto", "which runs", choices=("auto", "local"))
+    limit: int = cli.option(20, "how many at most (20)", type=cli.count)
+    output: str = cli.option("dist/summary.html", "the page (dist/summary.html)")
 
 
-def work(options: Options) -> int:
+def markdown(record: RunRecord) -> str:
+    """The summary of a run for the step summary."""
+    rows = [
+        (job.name, job.result, clock(job.seconds) if job.seconds else "", job.reason)
+        for job in record.jobs
+    ]
+    chain = critical_path(record.jobs)
+    names, total = " → ".join(job.name for job in chain), sum(job.seconds for job in chain)
+    text = f"### The run: {record.result}, {clock(record.seconds)}\n\n"
+    text += markdown_table(("job", "result", "longest matrix job", "why"), rows)
+    text += f"\nCritical path: {names}, {clock(total)}.\n"
+    if record.artifacts:
+        lines = [(a.name, human_size(a.size), f"`{a.sha256}`") for a in record.artifacts]
+        text += "\n" + markdown_table(("artifact", "size", "SHA-256"), lines)
+    return text
+
+
+def work(options: Options) -> None:
     """Find the runs, draw the page, write the step summary."""
     try:
-        records = find_records(os.environ, options.source, options.limit)
+        records = find_records(os.environ, options.limit, options.source == "local")
     except PipelineError as error:
-        if not console.on_actions() or options.source != "auto":
+        if not console.on_actions():
             raise
         # A picture that cannot be drawn is no reason to fail a run that went well.
-        console.warn(f"No summary: {error}")
-        return 0
+        return console.warn(f"No summary: {error}")
     last = records[-1]
     files.write(Path(options.output), page(records))
     console.step_summary(markdown(last))
-    if options.mermaid:
-        print(gantt(last), end="")
-    took = clock(last.seconds)
-    console.say(f"run {last.run}: {last.result}, {took}; page: {options.output}")
-    return 0
+    result = f"{last.result}, {clock(last.seconds)}"
+    console.say(f"run {last.run}: {result}; page: {options.output}")
 
 
 main = cli.command("summary", "Draw the last run, and how runs went over time.", Options, work)

@@ -4,40 +4,44 @@ What is shown is computed here; ``page.html.j2`` lays it out (bars are plain box
 of the longest), ``style.css`` gives the colours, light and dark.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+from jinja2 import Environment, FileSystemLoader
 
 from tools.core.console import human_size
-from tools.runs.gantt import clock
 from tools.runs.record import RunRecord, critical_path
 
-HERE = Path(__file__).parent
 WINDOW = 10  # runs that a moving success rate covers
 
 
-@dataclass(frozen=True)
-class Bar:
-    """A bar: its name, its result (which colours it), its text, and in percent where it
-    begins and how long it is.
-    """
+class Bar(NamedTuple):
+    """A bar of a time line or a trend."""
 
     name: str
-    result: str
+    result: str  # which colours it
     text: str
-    start: float
-    length: float
+    start: float  # percent
+    length: float  # percent
 
 
-@dataclass(frozen=True)
-class Trend:
+class Trend(NamedTuple):
     """One bar a run, the newest last; ``most`` is what the longest stands for."""
 
     title: str
     most: str
     bars: list[Bar]
+
+
+def clock(seconds: float) -> str:
+    """``7.3 s``, ``2:05 min`` or ``1:02 h``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02d} min"
+    return f"{minutes // 60}:{minutes % 60:02d} h"
 
 
 def timeline(record: RunRecord) -> Iterator[Bar]:
@@ -47,8 +51,8 @@ def timeline(record: RunRecord) -> Iterator[Bar]:
     for job in record.jobs:
         for one in job.matrix_jobs:
             name = f"{job.name} ({one.label})" if one.label else job.name
-            text = clock(one.seconds) if one.seconds else ""
-            text += "" if one.result == "success" else f" {one.result}"
+            took = clock(one.seconds) if one.seconds else ""
+            text = took if one.result == "success" else f"{took} {one.result}"
             start, length = one.started / whole * 100, one.seconds / whole * 100
             yield Bar(name, one.result, text, start, length)
         if not job.matrix_jobs:
@@ -63,9 +67,8 @@ def success_rate(records: Sequence[RunRecord]) -> float:
 
 def trends(records: Sequence[RunRecord]) -> Iterator[Trend]:
     """How runs went over time: wall time, success rate, size."""
-    rates = [
-        success_rate(records[max(0, end - WINDOW) : end]) for end in range(1, len(records) + 1)
-    ]
+    ends = range(1, len(records) + 1)
+    rates = [success_rate(records[max(0, end - WINDOW) : end]) for end in ends]
     sizes = [float(sum(artifact.size for artifact in record.artifacts)) for record in records]
     for title, values, shown in (
         ("Wall time of the last runs", [record.seconds for record in records], clock),
@@ -73,38 +76,23 @@ def trends(records: Sequence[RunRecord]) -> Iterator[Trend]:
         ("Size of all artifacts", sizes, human_size),
     ):
         most = max(values) or 1.0
-        yield Trend(
-            title,
-            shown(most),
-            [
-                Bar(_began(record), record.result, shown(value), 0.0, value / most * 100)
-                for record, value in zip(records, values, strict=True)
-            ],
-        )
-
-
-def _began(record: RunRecord) -> str:
-    return record.began.replace("T", " ").removesuffix("Z")
+        bars = [
+            Bar(record.began, record.result, shown(value), 0.0, value / most * 100)
+            for record, value in zip(records, values, strict=True)
+        ]
+        yield Trend(title, shown(most), bars)
 
 
 def page(records: Sequence[RunRecord]) -> str:
-    """The page.
-
-    Args:
-        records: The oldest first; at least one.
-    """
-    from jinja2 import Environment, FileSystemLoader
-
-    environment = Environment(loader=FileSystemLoader(HERE), autoescape=True)
+    """The page of at least one run, the oldest first."""
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
     environment.filters.update(clock=clock, human_size=human_size)
     last = records[-1]
     return environment.get_template("page.html.j2").render(
         last=last,
-        began=_began(last),
         critical=sum(job.seconds for job in critical_path(last.jobs)),
         rate=success_rate(records),
         count=len(records),
-        size=sum(artifact.size for artifact in last.artifacts),
         timeline=timeline(last),
         trends=trends(records),
     )

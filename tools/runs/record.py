@@ -1,5 +1,6 @@
 """The record of a run, ``dist/runs/<run>/run.json``, and its critical path."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,11 +35,6 @@ class JobRecord:
     matrix_jobs: tuple[MatrixJobRecord, ...] = ()
 
     @property
-    def started(self) -> float:
-        """When its first matrix job began, in seconds since the run began."""
-        return min((one.started for one in self.matrix_jobs if one.log), default=0.0)
-
-    @property
     def seconds(self) -> float:
         """Its longest matrix job: what it takes where none waits for a processor."""
         return max((one.seconds for one in self.matrix_jobs), default=0.0)
@@ -66,6 +62,7 @@ class RunRecord:
     jobs: tuple[JobRecord, ...]  # each after those it needs
     artifacts: tuple[ArtifactRecord, ...] = ()  # what it left in dist/
     images: tuple[ImageRecord, ...] = ()  # those that it built
+    address: str = ""  # its page on Actions
 
     @property
     def title(self) -> str:
@@ -81,12 +78,8 @@ class RunRecord:
 
 
 def critical_path(jobs: Sequence[JobRecord]) -> list[JobRecord]:
-    """The chain of jobs, each needing the one before, that took longest.
-
-    No run can be faster than it, however many processors there are.
-
-    Args:
-        jobs: Each after all that it needs.
+    """The chain of jobs, each needing the one before, that took longest: no run can be
+    faster, however many processors there are. ``jobs`` come after those they need.
     """
 
     def seconds(chain: Sequence[JobRecord]) -> float:
@@ -99,19 +92,15 @@ def critical_path(jobs: Sequence[JobRecord]) -> list[JobRecord]:
     return [job for job in max(best.values(), key=seconds, default=[]) if job.seconds > 0]
 
 
-def write(record: RunRecord, root: Path) -> Path:
-    """Write the record, whole or not at all; its path."""
-    path = root / FOLDER / record.run / "run.json"
-    files.write_json(path, record.to_json())
-    return path
+def write(record: RunRecord, root: Path) -> None:
+    """Write the record, whole or not at all."""
+    files.write_json(root / FOLDER / record.run / "run.json", record.to_json())
 
 
 def history(root: Path, limit: int = 50) -> list[RunRecord]:
     """The records of past runs, the oldest first; what is not a record is passed over."""
     records = []
     for path in sorted((root / FOLDER).glob("*/run.json"))[-limit:]:
-        try:
+        with contextlib.suppress(OSError, PipelineError):
             records.append(files.read_json(path, RunRecord))
-        except (OSError, PipelineError):
-            continue
     return records
