@@ -11,6 +11,7 @@ import textwrap
 
 import pytest
 
+from tools.core.errors import UsageError
 from tools.core.settings import ROOT
 from tools.repo.event import Event
 from tools.workflow import decisions
@@ -147,7 +148,7 @@ def test_the_documents_example_of_an_error():
     text = (ROOT / "docs" / "workflow.md").read_text(encoding="utf-8")
     old = "(needs.lint-and-format.result == 'success' || inputs"
     broken = CI.replace(old, old.replace("==", "="), 1)
-    with pytest.raises(workflow.WorkflowError) as caught:
+    with pytest.raises(UsageError) as caught:
         workflow.parse(broken)
     assert f"error: {caught.value.message}\n" in text
 

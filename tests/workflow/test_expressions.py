@@ -11,7 +11,7 @@ from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from tools.workflow import expressions, values
-from tools.workflow.expressions import ExpressionError, Scope, evaluate
+from tools.workflow.expressions import ExpressionError, evaluate
 
 TABLE = Path(__file__).parents[1] / "data" / "expressions.json"
 RECORDED = json.loads(TABLE.read_text("utf-8"))
@@ -21,7 +21,7 @@ KINDS = {bool: "boolean", str: "string", dict: "object", type(None): "null"}
 def outcome(text):
     """What the evaluator gives, in the form of the recorded table."""
     try:
-        value = evaluate(text, Scope(RECORDED["contexts"]))
+        value = evaluate(text, RECORDED["contexts"])
     except ExpressionError:
         return "error"
     if isinstance(value, list):
@@ -55,7 +55,7 @@ def test_agrees_with_githubs_own_evaluator():
 )
 def test_answers(text, value):
     """What is sure is answered, next to what is not."""
-    assert evaluate(text) == value
+    assert evaluate(text, {}) == value
 
 
 # The runner and the published evaluator differ, .NET's text handling decides, or they read
@@ -70,14 +70,13 @@ def test_answers(text, value):
         *("startsWith('Äpfel', 'ä')", "toJSON('\u2028')", "toJSON('\ud83d')"),
         *('fromJSON(\'{"a": 1, "A": 2}\')', "fromJSON('12345678901234567890')"),
         *("fromJSON('[NaN]')", "fromJSON('[1,]')", "fromJSON('\"\\ud83d\"')"),
-        "fromJSON('" + "[" * 60 + "]" * 60 + "')",
-        "fromJSON('" + "[" * 5000 + "]" * 5000 + "')",
+        "fromJSON(format('{0}{0}{0}{0}{0}{0}', '[[[[[[[[[['))",
     ],
 )
 def test_refuses_what_is_not_sure(text):
     """No answer is better than a wrong one."""
     with pytest.raises(ExpressionError):
-        evaluate(text)
+        evaluate(text, {})
 
 
 @pytest.mark.parametrize(
@@ -100,7 +99,7 @@ def test_refuses_what_is_not_sure(text):
         ("false && missing.x", 10, "'missing' is not known"),
         ("false && success()", 10, "'success()' is not known"),
         ("true || success(1)", 9, "success of 1"),
-        ("1 == hashFiles('x')", 6, "on a runner"),
+        ("1 == hashFiles('x')", 6, "workspace"),
         ("true && fromJSON('{')", 9, "not JSON"),
         ("format('{1}', 0)", 1, "{1}"),
         ("format('}', 0)", 1, "}"),
@@ -110,23 +109,23 @@ def test_refuses_what_is_not_sure(text):
 )
 def test_errors_show_the_place(text, position, says):
     """What cannot be evaluated is an error at the right character, never a guess."""
-    scope = Scope({"a": 1, "b": 2, "x": {}, "github": {}})
+    names = {"a": 1, "b": 2, "x": {}, "github": {}}
     with pytest.raises(ExpressionError) as caught:
-        evaluate(text, scope)
+        evaluate(text, names)
     assert says in caught.value.message
     assert caught.value.position == position
 
 
 def test_limits():
     """As on GitHub, an expression has at most 21,000 characters and 50 levels."""
-    assert evaluate("(" * 49 + "1" + ")" * 49) == 1
-    assert evaluate("!" * 49 + "1") is False
+    assert evaluate("(" * 49 + "1" + ")" * 49, {}) == 1
+    assert evaluate("!" * 49 + "1", {}) is False
     for repeated in ("!", "(", "1 == ", "1 && ", "join("):
         for times in (60, 2000):
             with pytest.raises(ExpressionError, match="deeper than 50"):
-                evaluate(repeated * times + "1" + ")" * times)
+                evaluate(repeated * times + "1" + ")" * times, {})
     with pytest.raises(ExpressionError, match="longer than"):
-        evaluate(" " * 21_000 + "1")
+        evaluate(" " * 21_000 + "1", {})
 
 
 @pytest.mark.parametrize(
@@ -142,14 +141,14 @@ def test_limits():
 )
 def test_text_with_expressions(text, value):
     """Alone, ``${{ }}`` gives the value itself; among text it is written into it."""
-    scope = Scope({"github": {"ref": "refs/heads/main", "event": {}}})
-    assert expressions.evaluate_text(text, scope) == value
+    names = {"github": {"ref": "refs/heads/main", "event": {}}}
+    assert expressions.evaluate_text(text, names) == value
 
 
 def test_unclosed_braces():
     """A ``${{`` without its end is refused at its place."""
     with pytest.raises(ExpressionError) as caught:
-        expressions.evaluate_text("${{ 1 }} ${{ 1 }")
+        expressions.evaluate_text("${{ 1 }} ${{ 1 }", {})
     assert caught.value.position == 10
 
 
@@ -166,9 +165,10 @@ def test_unclosed_braces():
 def test_job_status(results, holding):
     """success and failure of a job follow all its ancestors; always is true."""
     status = expressions.job_status(results.split())
-    assert [name for name, holds in status.items() if holds] == [*holding.split(), "always"]
+    expected = [f"{name}()" for name in (*holding.split(), "always")]
+    assert [name for name, holds in status.items() if holds] == expected
     cancelled = expressions.job_status(results.split(), cancelled=True)
-    assert [name for name, holds in cancelled.items() if holds] == ["always", "cancelled"]
+    assert [name for name, holds in cancelled.items() if holds] == ["always()", "cancelled()"]
 
 
 # -- properties -------------------------------------------------------------------------
@@ -186,11 +186,11 @@ anything = st.recursive(
 def test_comparison_laws(left, right):
     """== is symmetric, != its opposite, and < and > mirror each other; collections and NaN
     are equal to themselves alone, and not at all."""
-    scope = Scope({"a": left, "b": right})
+    names = {"a": left, "b": right}
 
     def ask(text):
         try:
-            return evaluate(text, scope)
+            return evaluate(text, names)
         except ExpressionError:
             reject()
 
@@ -207,11 +207,11 @@ def test_comparison_laws(left, right):
 @given(anything, anything)
 def test_logic_returns_an_operand(left, right):
     """&& and || return one of their operands unchanged, and ! the opposite of truth."""
-    scope = Scope({"a": left, "b": right})
+    names = {"a": left, "b": right}
     truth = values.truthy(left)
-    assert evaluate("a && b", scope) is (right if truth else left)
-    assert evaluate("a || b", scope) is (left if truth else right)
-    assert evaluate("!a", scope) is not truth
+    assert evaluate("a && b", names) is (right if truth else left)
+    assert evaluate("a || b", names) is (left if truth else right)
+    assert evaluate("!a", names) is not truth
 
 
 plain = st.recursive(
@@ -226,35 +226,35 @@ plain = st.recursive(
 def test_json_round_trip(value):
     """fromJSON gives back what toJSON wrote."""
     try:
-        text = evaluate("toJSON(a)", Scope({"a": value}))
+        text = evaluate("toJSON(a)", {"a": value})
     except ExpressionError:
         assert any(odd in json.dumps(value) for odd in ("\\u0085", "\\u2028", "\\u2029"))
         return
     assert json.loads(text) == value
-    assert evaluate("fromJSON(toJSON(a))", Scope({"a": value})) == value
+    assert evaluate("fromJSON(toJSON(a))", {"a": value}) == value
 
 
 @given(st.text(max_size=10))
 def test_literals_and_escapes_round_trip(text):
     """Any string can be written as a literal, and as a format string with doubled braces."""
     quoted = text.replace("'", "''")
-    assert evaluate(f"'{quoted}'") == text
+    assert evaluate(f"'{quoted}'", {}) == text
     doubled = quoted.replace("{", "{{").replace("}", "}}")
-    assert evaluate(f"format('{doubled}')") == text
+    assert evaluate(f"format('{doubled}')", {}) == text
 
 
 @given(st.decimals(-(10**9), 10**9, places=3).map(float))
 def test_numbers_compare_with_their_text(number):
     """A number equals its own text."""
     text = values.to_string(number)
-    assert float(text) == number and evaluate("a == b", Scope({"a": number, "b": text}))
+    assert float(text) == number and evaluate("a == b", {"a": number, "b": text})
 
 
 @given(st.text(max_size=30) | st.text("ab()[].*'!=<>&|,{}01e+-x ", max_size=30))
 def test_any_text_is_a_value_or_a_placed_error(text):
     """No input ends in anything but a value or an error with a place inside the text."""
     try:
-        evaluate(text, Scope({"a": {"b": [1]}, "b": "x"}))
+        evaluate(text, {"a": {"b": [1]}, "b": "x"})
     except ExpressionError as error:
         assert 1 <= error.position <= len(text) + 1
 

@@ -13,11 +13,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tools.core.errors import UsageError
 from tools.core.settings import ROOT
 from tools.repo.event import Event
 from tools.workflow import model as workflow
 from tools.workflow import triggers
-from tools.workflow.model import WorkflowError
 
 GRAPH = workflow.load()
 CI = (ROOT / workflow.WORKFLOW).read_text(encoding="utf-8")
@@ -270,7 +270,7 @@ CONDITION = "${{ always() }}"
 def test_errors(old, new, says):
     """What is not understood is one sentence that names the file; exit code 2."""
     assert old in GOOD
-    with pytest.raises(WorkflowError) as caught:
+    with pytest.raises(UsageError) as caught:
         workflow.parse(GOOD.replace(old, new, 1), Path("ci.yml"))
     message = caught.value.message
     assert says in message and message.startswith("ci.yml: ") and "\n" not in message
@@ -279,9 +279,9 @@ def test_errors(old, new, says):
 
 def test_empty_and_missing(tmp_path):
     """An empty file and a missing file are usage errors too."""
-    with pytest.raises(WorkflowError, match="Expected `object`"):
+    with pytest.raises(UsageError, match="Expected `object`"):
         workflow.parse("")
-    with pytest.raises(workflow.UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="cannot be read"):
         workflow.load(tmp_path)
 
 
@@ -310,14 +310,14 @@ def test_scalars_are_githubs():
 @given(st.text(max_size=60))
 def test_any_text_is_a_graph_or_an_error(text):
     """No text in the workflow's place ends in a traceback."""
-    with contextlib.suppress(WorkflowError):
+    with contextlib.suppress(UsageError):
         workflow.parse(text)
 
 
 @given(st.integers(0, len(CI) - 1), st.sampled_from(list("{}[]:,'\"#&*!|>%@`-\n\t x0")))
 def test_a_typo_is_never_a_traceback(at, character):
     """One wrong character anywhere in the real file: a graph, or an error."""
-    with contextlib.suppress(WorkflowError):
+    with contextlib.suppress(UsageError):
         workflow.parse(CI[:at] + character + CI[at + 1 :])
 
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 from tools.core.errors import UsageError
 from tools.repo.event import Event
 from tools.workflow import expressions
-from tools.workflow.expressions import ExpressionError, Node, Scope, parse, value_of
+from tools.workflow.expressions import ExpressionError, Names, Node, parse, value_of
 from tools.workflow.model import Job, Workflow
 from tools.workflow.triggers import not_triggered
 from tools.workflow.values import Refused, Value, to_string, truthy
@@ -35,16 +35,15 @@ class Decision(Struct, frozen=True):
 class _Unknown(dict[str, Value]):
     """The outputs of a job that has not run: to look into them is refused, not null."""
 
-    def _refuse(self, *_: object) -> NoReturn:
+    def items(self) -> NoReturn:
+        """What an index, ``.*`` and ``toJSON`` ask for."""
         raise Refused("Outputs are known only when jobs ran, not")
 
-    items = values = _refuse
+
+_UNKNOWN = _Unknown(unknown=None)  # json does not look into an empty one
 
 
-_UNKNOWN = _Unknown(unknown=None)  # json asks none that is empty
-
-
-def _payload(event: Event) -> dict[str, Value]:
+def payload(event: Event) -> dict[str, Value]:
     """The raw event, with what the workflow looks at where there is no event file."""
     repository: Value = {"full_name": event.repository, "default_branch": event.default_branch}
     payload: dict[str, Value] = {"repository": repository}
@@ -61,14 +60,11 @@ def _payload(event: Event) -> dict[str, Value]:
     return {**payload, **cast(dict[str, Value], event.payload)}
 
 
-def github_context(event: Event) -> dict[str, Value]:
-    """The ``github`` context of an event.
-
-    Source: "Contexts reference", github context.
-    """
-    return {
+def event_contexts(event: Event) -> dict[str, Value]:
+    """The contexts ``github`` and ``inputs``. Source: "Contexts reference"."""
+    github: Value = {
         "event_name": event.name,
-        "event": _payload(event),
+        "event": payload(event),
         "ref": event.ref,
         "ref_name": event.ref_name,
         "ref_type": "tag" if event.ref.startswith("refs/tags/") else "branch",
@@ -80,26 +76,23 @@ def github_context(event: Event) -> dict[str, Value]:
         "actor": event.actor,
         "workflow": "CI/CD",
     }
+    is_manual = event.name == "workflow_dispatch"
+    return {"github": github, "inputs": {"force_build": event.force_build} if is_manual else {}}
 
 
-def inputs_context(event: Event) -> dict[str, Value]:
-    """The ``inputs`` context: of a manual run alone."""
-    return {"force_build": event.force_build} if event.name == "workflow_dispatch" else {}
-
-
-def explain(node: Node, scope: Scope) -> str:
+def explain(node: Node, names: Names) -> str:
     """Why a condition is what it is: the part that failed, and the values it hangs on."""
-    holds = truthy(value_of(node, scope))
+    holds = truthy(value_of(node, names))
     while node.form == "&&" and not holds:
         left, right = node.parts
-        node = right if truthy(value_of(left, scope)) else left
+        node = right if truthy(value_of(left, names)) else left
     shown: dict[str, str] = {}
     end = 0
     for part in node.walk():
-        if part.start >= end and part.form in {"name", "[]", ".*", "status"}:
+        if part.start >= end and part.form in {"name", "[]", ".*"}:
             end = part.end
             with contextlib.suppress(ExpressionError, Refused):  # it was not looked at
-                value = value_of(part, scope)
+                value = value_of(part, names)
                 text = to_string(value) or "null"
                 shown[part.source] = f"'{value}'" if isinstance(value, str) else text
     if holds:
@@ -128,15 +121,15 @@ def decide_job(
         }
         for name in job.needs
     }
-    contexts = {"github": github_context(event), "inputs": inputs_context(event)}
     ancestors = sorted(workflow.ancestors(job.name))
     status = expressions.job_status(results[name] for name in ancestors)
     holds, reason = True, "all it needs succeeded" if job.needs else "it needs nothing"
     if job.condition:
-        scope, node = Scope({**contexts, "needs": needs}, status), parse(job.condition)
-        holds = truthy(expressions.evaluate(job.condition, scope))
-        reason = explain(node, scope)
-        if any(part.form == "status" for part in node.walk()):
+        names = {**event_contexts(event), "needs": needs, **status}
+        node = parse(job.condition)
+        holds = truthy(expressions.evaluate(job.condition, names))
+        reason = explain(node, names)
+        if any(part.name in status for part in node.walk()):
             return holds, reason
     for name in ancestors:
         if results[name] != SUCCESS:
@@ -147,12 +140,7 @@ def decide_job(
 def decide(
     workflow: Workflow, event: Event, failed: Collection[str] = ()
 ) -> dict[str, Decision]:
-    """What becomes of every job, supposing that those in ``failed`` fail if they run.
-
-    Raises:
-        UsageError: ``failed`` has a name that is not a job.
-        ExpressionError: A condition cannot be evaluated.
-    """
+    """What becomes of every job, supposing that those in ``failed`` fail if they run."""
     for name in failed:
         if name not in workflow.jobs:
             remedy = f"Use one of: {', '.join(workflow.jobs)}."

@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from msgspec import Struct, convert
 
@@ -29,6 +29,9 @@ from tools.core.errors import UsageError
 from tools.workflow import values
 from tools.workflow.values import FUNCTIONS, Refused, Value, to_number, to_string, truthy
 
+# What an expression can refer to: contexts, and status functions with their parentheses.
+Names: TypeAlias = Mapping[str, Value]
+STATUS_FUNCTIONS = ("success", "failure", "always", "cancelled")
 MAX_LENGTH = 21_000  # characters
 MAX_DEPTH = 50  # levels
 
@@ -46,12 +49,12 @@ class ExpressionError(UsageError):
 class Node(Struct, frozen=True, eq=False):
     """A part of an expression."""
 
-    form: str  # ``literal``, ``name``, ``call``, ``status``, or its operator, also [] and .*
+    form: str  # ``literal``, ``name``, ``call``, or its operator, also [] and .*
     text: str  # the whole expression; the part is text[start:end]
     start: int
     end: int
     parts: tuple[Node, ...] = ()
-    name: str = ""  # of a name or call, in small letters
+    name: str = ""  # in small letters; a status function is the name ``success()``
     value: Value = None  # of a literal
 
     @property
@@ -163,8 +166,9 @@ class _Parser:
             if parts:
                 self.expect(",")
             parts.append(self.expression())
-        form = "status" if name.lower() in values.STATUS_FUNCTIONS else "call"
-        call = self.node(form, start, *parts, name=name.lower())
+        if name.lower() in STATUS_FUNCTIONS and not parts:
+            return self.node("name", start, name=f"{name.lower()}()")
+        call = self.node("call", start, *parts, name=name.lower())
         least, most, _ = FUNCTIONS.get(call.name, (1, 0, None))
         if not least <= len(parts) <= most:
             raise call.error(f"There is no function {name} of {len(parts)} arguments")
@@ -199,60 +203,48 @@ def parse(text: str) -> Node:
     return node
 
 
-class Scope(Struct, frozen=True):
-    """What an expression can refer to."""
+def check(node: Node, names: Collection[str]) -> None:
+    """Refuse what is not available.
 
-    contexts: dict[str, Value] = {}  # ``github``, ``needs`` and the like
-    status: Mapping[str, bool] = {}  # values of the status functions that are available
-
-
-def check(node: Node, names: Collection[str], functions: Collection[str]) -> None:
-    """Refuse names and status functions that are not available.
-
-    GitHub refuses them when it reads the workflow, even where they'd never be reached.
+    GitHub refuses it when it reads the workflow, even where it would never be reached.
     """
     for part in node.walk():
-        available = {"name": names, "status": functions}.get(part.form)
-        if available is not None and part.name not in available:
+        if part.form == "name" and part.name not in names:
             raise part.error(f"{part.source!r} is not known here")
 
 
-def value_of(node: Node, scope: Scope) -> Value:
+def value_of(node: Node, names: Names) -> Value:
     """The value of a part of an expression that has been checked."""
     if node.form in {"&&", "||"}:
-        left = value_of(node.parts[0], scope)
-        return left if truthy(left) is (node.form == "||") else value_of(node.parts[1], scope)
-    if node.form == "literal":
-        return node.value
-    if node.form == "name":
-        return scope.contexts[node.name]
-    if node.form == "status":
-        return scope.status[node.name]
-    parts = [value_of(part, scope) for part in node.parts]
+        left = value_of(node.parts[0], names)
+        return left if truthy(left) is (node.form == "||") else value_of(node.parts[1], names)
+    if node.form in {"literal", "name"}:
+        return names[node.name] if node.name else node.value
+    parts = [value_of(part, names) for part in node.parts]
     try:
         return FUNCTIONS[node.name or node.form][2](*parts)
     except ValueError as error:
         raise node.error(str(error)) from error
 
 
-def evaluate(text: str, scope: Scope = Scope()) -> Value:
+def evaluate(text: str, names: Names) -> Value:
     """The value of an expression (without ``${{ }}``)."""
     node = parse(text)
-    check(node, scope.contexts, scope.status)
-    return value_of(node, scope)
+    check(node, names)
+    return value_of(node, names)
 
 
 BRACES = re.compile(r"\$\{\{((?:[^'}]|'(?:[^']|'')*'|\}(?!\}))*)\}\}")
 
 
-def evaluate_text(text: str, scope: Scope = Scope()) -> Value:
+def evaluate_text(text: str, names: Names) -> Value:
     """The value of a text with ``${{ }}``: alone, the value itself; among text, a string."""
     if whole := BRACES.fullmatch(text.strip()):
-        return evaluate(whole[1], scope)
+        return evaluate(whole[1], names)
     rest = BRACES.sub(lambda match: " " * len(match[0]), text)
     if "${{" in rest:
         raise ExpressionError("The ${{ is not closed by }}", text, rest.index("${{") + 1)
-    return BRACES.sub(lambda match: to_string(evaluate(match[1], scope)), text)
+    return BRACES.sub(lambda match: to_string(evaluate(match[1], names)), text)
 
 
 def job_status(results: Iterable[str], cancelled: bool = False) -> dict[str, bool]:
@@ -262,10 +254,10 @@ def job_status(results: Iterable[str], cancelled: bool = False) -> dict[str, boo
     """
     ended = set(results)
     return {
-        "success": not cancelled and ended <= {"success"},
-        "failure": not cancelled and "failure" in ended,
-        "always": True,
-        "cancelled": cancelled,
+        "success()": not cancelled and ended <= {"success"},
+        "failure()": not cancelled and "failure" in ended,
+        "always()": True,
+        "cancelled()": cancelled,
     }
 
 
@@ -289,9 +281,11 @@ def work(options: Options) -> None:
     """Print the value; the status functions follow ``needs`` and ``job.status``."""
     text, contexts = options.expression, _contexts(options.context) if options.context else {}
     own = to_string(values.item(contexts.get("job"), "status")) or "success"
-    needs = [values.item(need, "result") for need in values.star(contexts.get("needs"))]
-    scope = Scope(contexts, job_status([own, *map(to_string, needs)], own == "cancelled"))
-    value = evaluate_text(text, scope) if "${{" in text else evaluate(text, scope)
+    needs = values.item(values.item(contexts.get("needs")), "result")
+    results = [own, *(needs if isinstance(needs, list) else ())]
+    status = job_status(map(to_string, results), own == "cancelled")
+    names = {**contexts, **status}
+    value = evaluate_text(text, names) if "${{" in text else evaluate(text, names)
     try:
         console.emit_json(json.loads(values.to_json(value)))
     except Refused as error:

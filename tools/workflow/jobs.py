@@ -14,8 +14,8 @@ from tools.core.errors import PipelineError
 from tools.repo.event import Event
 from tools.runs.record import MatrixJobRecord
 from tools.workflow import expressions
-from tools.workflow.decisions import Outputs, github_context, inputs_context
-from tools.workflow.expressions import Scope
+from tools.workflow.decisions import Outputs, event_contexts
+from tools.workflow.expressions import Names
 from tools.workflow.model import Job, Step
 from tools.workflow.values import Value, to_string, truthy
 
@@ -81,36 +81,35 @@ def commands(
     for step in matrix_job.job.steps:
         if not step.session or step.session.partition("(")[0] in LEFT_TO_CI:
             continue
-        scope = _scope(matrix_job, event, outputs, steps)
-        if not truthy(expressions.evaluate(step.condition or "true", scope)):
+        names = _names(matrix_job, event, outputs, steps)
+        if not truthy(expressions.evaluate(step.condition or "true", names)):
             continue
-        words = _command(step, scope, policy)
+        words = _command(step, names, policy)
         if words not in before:
             before.append(words)
             yield step.ident, words
 
 
-def _scope(matrix_job: MatrixJob, event: Event, outputs: Outputs, steps: Outputs) -> Scope:
+def _names(matrix_job: MatrixJob, event: Event, outputs: Outputs, steps: Outputs) -> Names:
     """What a step's condition and variables can refer to."""
     needs = matrix_job.job.needs
     contexts: dict[str, Value] = {
-        "github": github_context(event),
-        "inputs": inputs_context(event),
+        **event_contexts(event),
         "needs": {n: {"result": "success", "outputs": {**outputs.get(n, {})}} for n in needs},
         "matrix": dict(matrix_job.values),
         "steps": {step: {"outputs": {**values}} for step, values in steps.items()},
         # Not known here, so that text with them is empty; secrets come by environment.
         **{name: {} for name in ("env", "job", "runner", "strategy", "secrets", "vars")},
     }
-    return Scope(contexts, expressions.job_status([]))
+    return {**contexts, **expressions.job_status([])}
 
 
-def _command(step: Step, scope: Scope, policy: Policy) -> list[str]:
+def _command(step: Step, names: Names, policy: Policy) -> list[str]:
     """What a step is on this machine: its words, its variables put in."""
 
     def value(match: re.Match[str]) -> str:
         text = step.env.get(match[1], "")
-        return to_string(expressions.evaluate_text(text, scope))
+        return to_string(expressions.evaluate_text(text, names))
 
     words = [re.sub(r"\$\{?(\w+)\}?", value, word) for word in shlex.split(step.run)]
     session = words[words.index("-s") + 1]

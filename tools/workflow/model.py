@@ -19,19 +19,13 @@ from tools.core.errors import UsageError
 from tools.core.settings import ROOT
 from tools.workflow import expressions
 from tools.workflow.triggers import FILTERS, Trigger
-from tools.workflow.values import STATUS_FUNCTIONS, Value, to_number, to_string
+from tools.workflow.values import Value, to_number, to_string
 
 WORKFLOW = Path(".github/workflows/ci-cd.yml")
 # "Context availability", jobs.<job_id>.if; vars and secrets are not known here.
-JOB_NAMES = ("github", "inputs", "needs")
-STEP_NAMES = set(
-    "github inputs needs env job matrix runner secrets steps strategy vars".split()
-)
+JOB_NAMES = tuple("github needs inputs success() failure() always() cancelled()".split())
+STEP_NAMES = JOB_NAMES + tuple("env job matrix runner secrets steps strategy vars".split())
 Row: TypeAlias = dict[str, Value]
-
-
-class WorkflowError(UsageError):
-    """The workflow file is wrong, or says what is not understood here."""
 
 
 class Step(Struct, rename={"ident": "id", "condition": "if", "inputs": "with"}):
@@ -46,7 +40,6 @@ class Step(Struct, rename={"ident": "id", "condition": "if", "inputs": "with"}):
     env: dict[str, str] = {}  # of the step and its job
 
     def __post_init__(self) -> None:
-        """Check the condition."""
         self.condition = _condition(self.condition, STEP_NAMES)
 
     @property
@@ -71,7 +64,6 @@ class Job(Struct, rename=_JOB):
     env: dict[str, str] = {}
 
     def __post_init__(self) -> None:
-        """Check the condition, and give the steps their job's variables."""
         self.condition = _condition(self.condition, JOB_NAMES)
         self.title = self.title or self.name
         for step in self.steps:
@@ -112,19 +104,18 @@ def expand_matrix(matrix: object) -> list[Row]:
     Source: "Workflow syntax for GitHub Actions", ``jobs.<job_id>.strategy.matrix``.
     """
 
-    def fits(row: Row, part: Row) -> bool:
-        return all(key in row and row[key] == part[key] for key in part)
-
     axes = convert(matrix, dict[str, list[Any]])
     include, exclude = (
         convert(axes.pop(key, []), list[dict[str, Any]]) for key in ("include", "exclude")
     )
     rows = [dict(zip(axes, row, strict=True)) for row in itertools.product(*axes.values())]
-    rows = [row for row in rows if axes and not any(fits(row, out) for out in exclude)]
+    rows = [
+        row for row in rows if axes and not any(out.items() <= row.items() for out in exclude)
+    ]
     originals = list(rows)
     for extra in include:
         own = {key: extra[key] for key in extra if key in axes}
-        takers = [row for row in originals if fits(row, own)]
+        takers = [row for row in originals if own.items() <= row.items()]
         for row in takers:
             row.update(extra)
         if not takers:
@@ -135,24 +126,22 @@ def expand_matrix(matrix: object) -> list[Row]:
 # -- reading ----------------------------------------------------------------------------
 
 _YAML = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # libyaml's is fast
-_KEYWORDS = {
-    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
-    **dict.fromkeys(("true", "True", "TRUE"), True),
-    **dict.fromkeys(("false", "False", "FALSE"), False),
-}
+_KEYWORDS: dict[str, Value] = dict.fromkeys(("", "~", "null", "Null", "NULL"))
+_KEYWORDS |= dict.fromkeys(("true", "True", "TRUE"), True)
+_KEYWORDS |= dict.fromkeys(("false", "False", "FALSE"), False)
 _NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|0[xo][0-9a-fA-F]+")
 
 
-def _scalar(text: str) -> Value:
-    """A scalar without quotes by YAML 1.2, as GitHub reads it: ``on`` and dates are text."""
-    return to_number(text) if _NUMBER.fullmatch(text) else _KEYWORDS.get(text, text)
-
-
 def _plain(node: yaml.Node, typed: bool = False) -> Value:
-    """A node as data; scalars are text, but those of a matrix."""
+    """A node by YAML 1.2, as GitHub reads it (``on`` and dates are text), and then all
+    scalars as text but those of a matrix.
+    """
     if isinstance(node, yaml.ScalarNode):
-        value = node.value if node.style else _scalar(node.value)
-        return value if typed else to_string(value)
+        text: str = node.value
+        scalar: Value = text
+        if not node.style:  # without quotes
+            scalar = to_number(text) if _NUMBER.fullmatch(text) else _KEYWORDS.get(text, text)
+        return scalar if typed else to_string(scalar)
     if isinstance(node, yaml.SequenceNode):
         return [_plain(each, typed) for each in node.value]
     mapping: dict[str, Value] = {}
@@ -172,7 +161,7 @@ def _condition(text: str, names: Collection[str]) -> str:
         raise ValueError("A condition that mixes text and ${{ }} is always true")
     try:
         if text:
-            expressions.check(expressions.parse(text), names, STATUS_FUNCTIONS)
+            expressions.check(expressions.parse(text), names)
     except expressions.ExpressionError as error:
         raise ValueError(f"{error.message.rstrip('.')}: {text}") from None
     return text
@@ -208,12 +197,7 @@ class _File(Struct):
 
 
 def parse(text: str, path: Path = WORKFLOW) -> Workflow:
-    """The workflow that a text describes; ``path`` names it in errors.
-
-    Raises:
-        WorkflowError: It is not YAML, an unknown job is needed, jobs need each other in a
-            circle, or something is not understood here.
-    """
+    """The workflow that a text describes; ``path`` names it in UsageErrors."""
     try:
         node = yaml.compose(text, Loader=_YAML)
         file = convert(_plain(node) if node else None, _File)
@@ -233,7 +217,7 @@ def parse(text: str, path: Path = WORKFLOW) -> Workflow:
     except ValueError as error:
         reason = str(error)
     remedy = "nox -s lint shows what is wrong, with the line."
-    raise WorkflowError(f"{path.as_posix()}: {reason}.", remedy)
+    raise UsageError(f"{path.as_posix()}: {reason}.", remedy)
 
 
 def load(root: Path = ROOT, path: Path = WORKFLOW) -> Workflow:

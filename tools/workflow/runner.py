@@ -89,7 +89,7 @@ class Runner:
 
         After Ctrl-C all children are ended, and what has not ended by itself is cancelled.
         """
-        payload = decisions.github_context(self.event)["event"]
+        payload = decisions.payload(self.event)
         files.write_json(self.folder / "event.json", payload)
         with ThreadPoolExecutor(parallel) as pool:
             try:

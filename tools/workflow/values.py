@@ -107,29 +107,24 @@ def _greater(left: Value, right: Value) -> bool:
     return isinstance(left, int | float) and left > cast(float, right)
 
 
-def star(target: Value) -> Filtered:
-    """``target.*``: the items of an array, the values of an object; else nothing."""
-    found = Filtered()
+def item(target: Value, *index: Value) -> Value:
+    """``target[index]``, null where it leads nowhere; without an index ``target.*``.
+
+    Of what ``.*`` gave, it leads to what each item gives.
+    """
+    hits = Filtered()
+    keys = [to_string(key) for key in index if not isinstance(key, list | dict)]
     for parent in target if isinstance(target, Filtered) else [target]:
-        if isinstance(parent, list | dict):
-            found += parent.values() if isinstance(parent, dict) else parent
-    return found
-
-
-def _hits(target: Value, index: Value) -> list[Value]:
-    """What an index leads to in one array or object: one value, or none."""
-    if isinstance(target, dict) and not isinstance(index, list | dict):
-        return [value for key, value in target.items() if _equal(key, to_string(index))]
-    if isinstance(target, list) and 0 <= (number := to_number(index)) < len(target):
-        return [target[math.floor(number)]]
-    return []
-
-
-def item(target: Value, index: Value) -> Value:
-    """``target[index]``: null where it leads nowhere; of what ``.*`` gave, each item's."""
-    if isinstance(target, Filtered):
-        return Filtered(value for parent in target for value in _hits(parent, index))
-    return next(iter(_hits(target, index)), None)
+        if isinstance(parent, dict):
+            found = parent.items()
+            hits += [each for name, each in found if not index or keys and _equal(name, *keys)]
+        elif isinstance(parent, list) and not index:
+            hits += parent
+        elif isinstance(parent, list) and 0 <= (number := to_number(*index)) < len(parent):
+            hits.append(parent[int(number)])
+    if index and not isinstance(target, Filtered):
+        return hits[0] if hits else None
+    return hits
 
 
 def to_json(value: Value) -> str:
@@ -210,26 +205,24 @@ def _case(*arguments: Value) -> Value:
     return default
 
 
-def _on_a_runner(*_: Value) -> NoReturn:
-    raise Refused("This is known on a runner alone")
+def _hash_files(*_: Value) -> NoReturn:
+    raise Refused("hashFiles needs the workspace of a runner")
 
 
-STATUS_FUNCTIONS = ("success", "failure", "always", "cancelled")
 # Functions, by their name in small letters, and operators but && and ||, which do not always
 # look at both sides: how many arguments at least and at most, and what it does.
 FUNCTIONS: dict[str, tuple[int, int, Callable[..., Value]]] = {
-    **dict.fromkeys(STATUS_FUNCTIONS, (0, 0, _on_a_runner)),
     "case": (3, 255, _case),
     "contains": (2, 2, _contains),
     "endswith": (2, 2, partial(_test, str.endswith)),
     "format": (1, 255, _format),
     "fromjson": (1, 1, lambda text: parse_json(to_string(text))),
-    "hashfiles": (1, 255, _on_a_runner),
+    "hashfiles": (1, 255, _hash_files),
     "join": (1, 2, _join),
     "startswith": (2, 2, partial(_test, str.startswith)),
     "tojson": (1, 1, to_json),
     "[]": (2, 2, item),
-    ".*": (1, 1, star),
+    ".*": (1, 1, item),
     "!": (1, 1, lambda value: not truthy(value)),
     "==": (2, 2, _equal),
     "!=": (2, 2, lambda left, right: not _equal(left, right)),
