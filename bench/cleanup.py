@@ -159,8 +159,9 @@ async def serve(count: int) -> None:
 
 def one_run(dry_run: bool) -> None:
     """A cleanup in this process, as the environment says; prints what it cost."""
-    from tools.cleanup import __main__ as cleanup
     from tools.cleanup.plan import Policy
+    from tools.cleanup.read import Reader
+    from tools.cleanup.run import clean
     from tools.core import console
     from tools.core.settings import load
     from tools.github.client import connect as connect_github
@@ -168,10 +169,9 @@ def one_run(dry_run: bool) -> None:
 
     settings = load()
     began = time.monotonic()
-    policy, registry = Policy(now=time.time()), connect(settings, "")
-    run = cleanup.Cleanup(settings, policy, connect_github(settings, 0), registry)
-    report = run.run(dry_run)
-    assert report is not None and not report.problems, report
+    reader = Reader(settings, connect_github(settings, 0), connect(settings))
+    report = clean(reader, Policy(), dry_run)
+    assert not report.problems, report.problems
     used = resource.getrusage(resource.RUSAGE_SELF)
     console.emit_json(
         {
@@ -179,7 +179,7 @@ def one_run(dry_run: bool) -> None:
             "cpu": used.ru_utime + used.ru_stime,
             "megabytes": used.ru_maxrss / 1000,
             "planned": len(report.plan.to_delete),
-            "broken": len(report.check.broken) if report.check else 0,
+            "broken": len(report.broken),
             **report.requests,
         }
     )

@@ -5,22 +5,23 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.services.gate import Gate, gate_before
-from tests.services.github import GitHubServer
+from tests.services.github import Answer, Call, GitHubServer
 from tests.services.packages import PackagesService
-from tests.services.registry import Registry, Repository, pull_all
+from tests.services.registry import Registry, Repository, digest_of
 from tools.cleanup import __main__ as cleanup
 from tools.cleanup.plan import DAY, Policy
+from tools.cleanup.read import Reader
 from tools.cleanup.report import CleanupResult
+from tools.cleanup.run import clean
 from tools.core.settings import ROOT
 from tools.core.settings import load as load_settings
 from tools.github.client import connect
@@ -33,21 +34,13 @@ LISTING = "packages/get-all-package-versions-for-package-owned-by-user"
 
 @dataclass
 class World:
-    """A package in a registry, and the GitHub that lists it.
-
-    Attributes:
-        server: The simulated GitHub.
-        service: Its packages.
-        gate: Stands before the registry for the cleanup (tests go past it).
-        repository: The package's repository.
-        folder: For files.
-    """
+    """A package in a registry, and the GitHub that lists it."""
 
     server: GitHubServer
     service: PackagesService
-    gate: Gate
-    repository: Repository
-    folder: Path
+    gate: Gate  # stands before the registry for the cleanup (tests go past it)
+    repository: Repository  # the package's
+    folder: Path  # for files
 
     def env(self, **more: str) -> dict[str, str]:
         """The environment that leads a cleanup here."""
@@ -61,9 +54,23 @@ class World:
             **more,
         }
 
+    def reader(self) -> Reader:
+        """What a cleanup reads with: clients that neither pace nor pause."""
+        settings = load_settings(self.env(), ROOT)
+        return Reader(settings, connect(settings, 0, timeout=1), quick(settings))
+
+    def clean(self) -> CleanupResult:
+        """A cleanup of all that may go, without the command line."""
+        return clean(self.reader(), Policy(keep=0), dry_run=False)
+
     def again(self) -> World:
         """A fresh copy of the package, under another name."""
         return World(self.server, self.service, self.gate, self.repository.clone(), self.folder)
+
+    def replace_route(self, name: str, run: Callable[[Call], Answer]) -> None:
+        """Let an endpoint of the simulated GitHub do something else."""
+        routes = self.server.routes
+        routes[:] = [replace(one, run=run) if one.name == name else one for one in routes]
 
     def forget(self) -> None:
         """Forget requests and faults so far."""
@@ -81,11 +88,22 @@ class World:
 
     def kinds(self) -> list[str]:
         """Operations that GitHub was asked for, in order."""
-        return [entry["kind"].partition("/")[2] for entry in self.server.log]
+        return [entry["kind"] for entry in self.server.log]
 
     def check_pulls(self, expected: Mapping[str, str]) -> None:
-        """Pull every tag with a real client: all of ``expected``, with their digests."""
-        assert pull_all(self.repository, self.folder) == dict(expected)
+        """Read every tag as a client does that pulls all of it: these tags, and no other."""
+        whole: set[str] = set()
+
+        def pull(reference: str) -> str:
+            if reference not in whole:
+                body = self.repository._request((200,), "GET", f"manifests/{reference}").data
+                whole.add(digest_of(body))
+                for child in json.loads(body).get("manifests", ()):
+                    assert pull(child["digest"]) == child["digest"]
+                return digest_of(body)
+            return reference
+
+        assert {tag: pull(tag) for tag in self.repository.tags()} == dict(expected)
 
 
 @pytest.fixture
@@ -130,44 +148,6 @@ def old(world: World) -> dict[str, str]:
     return world.repository.tags()
 
 
-def fill(repository: Repository) -> dict[str, str]:
-    """A small package with one of everything; name to digest of what must go."""
-    kept = repository.build("v1", "amd64", "arm64")
-    repository.build("latest")
-    repository.image_manifest("plain", docker=True)
-    inner = repository.build("", "riscv64")
-    repository.index([repository.image_manifest(), inner], "nested")
-    repository.cosign(kept)
-    artifact = repository.artifact(kept, "application/vnd.example.sbom")
-    repository.referrers_tag(kept, [artifact])
-    stale = repository.build("", "amd64")
-    going = {"stale": stale.digest, "stale signature": repository.cosign(stale).digest}
-    for child in repository.get(stale.digest)["manifests"]:
-        going[f"part {len(going)}"] = child["digest"]
-    going["single"] = repository.image_manifest().digest
-    orphan = repository.artifact(stale, "application/vnd.example.sbom")
-    going["artifact"] = orphan.digest
-    return going
-
-
-def quick(settings, user: str = "", connections: int = 32) -> Client:
-    """A registry client that neither waits nor pauses."""
-    return Client(settings.registry, user, settings.gh_token, backoff=0, timeout=1.0)
-
-
-def make_cleanup(world: World, **env: str) -> cleanup.Cleanup:
-    """A cleanup of all that may go, whose registry client does not wait."""
-    settings = load_settings(world.env(**env), ROOT)
-    policy = Policy(keep=0, now=time.time())
-    return cleanup.Cleanup(settings, policy, connect(settings, 0, timeout=1), quick(settings))
-
-
-def run_once(world: World) -> CleanupResult | None:
-    """A cleanup without the command line."""
-    return make_cleanup(world, MANIFEST_CACHE="none").run(False)
-
-
-def remove_images(repository: Repository, tags: Iterable[str]) -> None:
-    """Remove from the engine what a test's builds left there."""
-    names = [f"{repository.image}:{tag}" for tag in tags]
-    subprocess.run(["docker", "image", "rm", *names], capture_output=True, check=False)
+def quick(settings, user: str = "") -> Client:
+    """A registry client that does not pause."""
+    return Client(settings.registry, user, settings.gh_token, backoff=0, timeout=0.5)

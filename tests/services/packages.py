@@ -18,21 +18,13 @@ import argparse
 import signal
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tests.services.github import Answer, Call, GitHubServer, Refusal, Route
-from tests.services.registry import (
-    MANIFEST_TYPES,
-    Registry,
-    Repository,
-    digest_of,
-    running_registry,
-)
+from tests.services.registry import Registry, Repository, digest_of, running_registry
 
 DOWNLOADS = 5000
 
@@ -53,95 +45,36 @@ class Deleted:
 
 
 class PackagesService:
-    """Endpoints of container packages.
-
-    Attributes:
-        organizations: Owners that are organisations; the others are users.
-        downloads: Digest to number of downloads (of public packages).
-        points: Points a minute after which a secondary limit is told; 0 for none.
-        window: Seconds that count as a minute.
-        most_points: The most points that were ever spent in a window.
-        most_at_once: The most requests that were ever under way.
-    """
+    """Endpoints of container packages."""
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
-        self.organizations: set[str] = set()
-        self.downloads: dict[str, int] = {}
-        self.points = 0
-        self.window = 60.0
-        self.most_points = 0.0
-        self.most_at_once = 0
+        self.organizations: set[str] = set()  # these owners are; the others are users
+        self.downloads: dict[str, int] = {}  # digest to number (of public packages)
         self.deleted: dict[int, Deleted] = {}
         self._ids: dict[tuple[str, str], int] = {}
         self._lock = threading.RLock()
-        self._spent: deque[tuple[float, int]] = deque()
-        self._now = 0
 
     @property
     def routes(self) -> list[Route]:
         """All endpoints, for users and organisations."""
-        found = [
-            Route(
-                "GET", "/users/{owner}", "users/get-by-username", self._limited(self.owner, 1)
-            )
-        ]
+        found = [Route("GET", "/users/{owner}", "users/get-by-username", self.owner)]
         for start, short, long in (
             ("/orgs", "org", "organization"),
             ("/users", "user", "user"),
         ):
             base = f"{start}/{{owner}}/packages/container/{{package}}/versions"
             one = f"{base}/{{id}}"
-            listing = f"get-all-package-versions-for-package-owned-by-{short}"
-            for method, path, name, run, points in (
-                ("GET", base, listing, self.versions, 1),
-                ("GET", one, f"get-package-version-for-{long}", self.version, 1),
-                ("DELETE", one, f"delete-package-version-for-{short}", self.delete, 5),
-                (
-                    "POST",
-                    f"{one}/restore",
-                    f"restore-package-version-for-{short}",
-                    self.restore,
-                    5,
-                ),
-            ):
-                found.append(
-                    Route(method, path, f"packages/{name}", self._limited(run, points))
+            found += [
+                Route(method, path, f"packages/{name}", run)
+                for method, path, name, run in (
+                    ("GET", base, f"get-all-package-versions-for-package-owned-by-{short}", self.versions),
+                    ("GET", one, f"get-package-version-for-{long}", self.version),
+                    ("DELETE", one, f"delete-package-version-for-{short}", self.delete),
+                    ("POST", f"{one}/restore", f"restore-package-version-for-{short}", self.restore),
                 )
+            ]  # fmt: skip
         return found
-
-    # --- limits ---
-
-    def _limited(self, run: Callable[[Call], Answer], points: int) -> Callable[[Call], Answer]:
-        """``run`` within the secondary limits."""
-
-        def guarded(call: Call) -> Answer:
-            with self._lock:
-                self._now += 1
-                self.most_at_once = max(self.most_at_once, self._now)
-                self._spend(points)
-            try:
-                return run(call)
-            finally:
-                with self._lock:
-                    self._now -= 1
-
-        return guarded
-
-    def _spend(self, points: int) -> None:
-        now = time.monotonic()
-        while self._spent and self._spent[0][0] <= now - self.window:
-            self._spent.popleft()
-        self._spent.append((now, points))
-        total = sum(one for _, one in self._spent)
-        self.most_points = max(self.most_points, total)
-        if self.points and total > self.points:
-            self._now -= 1
-            raise Refusal(
-                403,
-                "You have exceeded a secondary rate limit. Please wait a few minutes before you try again.",
-                headers={"retry-after": str(int(self.window) + 1)},
-            )
 
     # --- endpoints ---
 
@@ -183,17 +116,17 @@ class PackagesService:
                     "Publicly visible package versions with more than 5000 downloads cannot be"
                     " deleted. Contact GitHub support for further assistance.",
                 )
-            tags, digests = self._tags(repository), repository.digests()
-            for kind, among in (("", digests), ("tagged ", set(tags))):
-                if digest in among and len(among) == 1:
+            for kind, among in (
+                ("", repository.digests()),
+                ("tagged ", set(repository.tags().values())),
+            ):
+                if among == {digest}:
                     raise Refusal(
                         400,
                         f"You cannot delete the last {kind}version of a package. You must delete"
                         " the package instead.",
                     )
-            path = f"/v2/{repository.name}/manifests/{digest}"
-            accept = {"Accept": ", ".join(MANIFEST_TYPES)}
-            got = self.registry.request("GET", path, headers=accept)
+            got = repository._request((200,), "GET", f"manifests/{digest}")
             created = repository.pushed_at(digest)
             self.deleted[int(call.values["id"])] = Deleted(
                 repository.name, got.data, got.headers["Content-Type"], created
@@ -262,17 +195,24 @@ class PackagesService:
         }
 
 
-def demonstration(repository: Repository) -> None:
-    """Fill a package: tagged images with provenance, a signature, and stale images."""
-    for number in range(1, 4):
-        image = repository.build(f"v{number}.0", "amd64", "arm64")
-    repository.cosign(image)
-    repository.referrers_tag(image, [repository.artifact(image, "application/spdx+json")])
-    for _ in range(4):
-        stale = repository.build("", "amd64")
-    repository.cosign(stale)
-    repository.set_all_ages(30 * 86400)
-    repository.build("", "amd64")
+def fill(repository: Repository) -> dict[str, str]:
+    """A small package with one of everything; name to digest of what must go."""
+    kept = repository.build("v1", "amd64", "arm64")
+    repository.build("latest")
+    repository.image_manifest("plain", docker=True)
+    inner = repository.build("", "riscv64")
+    repository.index([repository.image_manifest(), inner], "nested")
+    repository.cosign(kept)
+    artifact = repository.artifact(kept, "application/vnd.example.sbom")
+    repository.referrers_tag(kept, [artifact])
+    stale = repository.build("", "amd64")
+    going = {"stale": stale.digest, "stale signature": repository.cosign(stale).digest}
+    for child in repository.get(stale.digest)["manifests"]:
+        going[f"part {len(going)}"] = child["digest"]
+    going["single"] = repository.image_manifest().digest
+    orphan = repository.artifact(stale, "application/vnd.example.sbom")
+    going["artifact"] = orphan.digest
+    return going
 
 
 def main() -> None:
@@ -285,7 +225,8 @@ def main() -> None:
         service = PackagesService(registry)
         with GitHubServer(given.folder / "github", service.routes) as server:
             server.add_token("simulated-token")
-            demonstration(registry.repository(given.image))
+            fill(repository := registry.repository(given.image))
+            repository.set_all_ages(30 * 86400)
             print(f"export REGISTRY={registry.address} IMAGE_NAME={given.image}")
             print(f"export GITHUB_API_URL={server.url} GH_TOKEN=simulated-token", flush=True)
             ended = threading.Event()

@@ -4,81 +4,65 @@ So a second run reads new manifests alone, and a part that a push needed after a
 brought back later.
 """
 
-from __future__ import annotations
-
 import gzip
+import os
+import re
 import sys
+import time
 import zlib
 from collections.abc import Collection
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from tools.cleanup.package import NO_LINKS, Links
 from tools.core import files
 from tools.core.console import warn
+from tools.core.settings import Settings
 
 KEEP_DELETED = 30 * 86400.0  # seconds for which GitHub can restore
 
 
-@dataclass
-class Memory:
-    """What earlier runs know of a package.
+class Memory(msgspec.Struct):
+    """What earlier runs know of a package."""
 
-    Attributes:
-        package: What it belongs to: a file of another package is not used.
-        links: What manifests say of others, by digest.
-        deleted: Digest to GitHub's number and the time (seconds since the epoch).
-    """
-
-    package: str
-    links: dict[str, Links] = field(default_factory=dict)
-    deleted: dict[str, tuple[int, float]] = field(default_factory=dict)
+    image: str  # whose it is: the file of another package is not used
+    links: dict[str, Links] = {}  # what manifests say of others, by digest
+    deleted: dict[str, tuple[int, float]] = {}  # digest to GitHub's number and the time
 
 
-@dataclass
-class _File:
-    """The file's content: the many manifests that name no other are a list of digests."""
-
-    package: str
-    links: dict[str, Links]
-    plain: list[str]
-    deleted: dict[str, tuple[int, float]]
+def path_of(settings: Settings) -> Path:
+    """Where a run remembers the settings' image."""
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(settings.manifest_cache or Path(caches) / "mlc-pipeline" / "manifests")
+    return folder / (re.sub("[/:]", "_", settings.image) + ".json.gz")
 
 
-def load(path: Path | None, package: str) -> Memory:
+def load(settings: Settings) -> Memory:
     """Read the file; empty if it is absent, damaged, or of another package."""
-    if path is None or not path.exists():
-        return Memory(package)
+    path, memory = path_of(settings), Memory(settings.image)
+    if not path.exists():
+        return memory
     try:
-        content = files.parse_json(gzip.decompress(path.read_bytes()), _File)
+        read = files.parse_json(gzip.decompress(path.read_bytes()), Memory)
     except (OSError, EOFError, zlib.error, ValueError):
         warn(f"{path} is damaged and is not used: all manifests are read again.")
-        return Memory(package)
-    if content.package != package:
-        return Memory(package)
-    links = {sys.intern(digest): one for digest, one in content.links.items()}
-    links |= {sys.intern(digest): NO_LINKS for digest in content.plain}
-    return Memory(package, links, content.deleted)
+        return memory
+    if read.image == memory.image:
+        memory.deleted = read.deleted
+        # Most manifests name no other: one object for all of these.
+        for digest, links in read.links.items():
+            memory.links[sys.intern(digest)] = NO_LINKS if links == NO_LINKS else links
+    return memory
 
 
-def save(path: Path | None, memory: Memory, there: Collection[str], now: float) -> None:
-    """Write the file, without what is gone (``there`` is what the package has)."""
-    if path is None:
-        return
-    import msgspec
-
+def save(settings: Settings, memory: Memory, there: Collection[str]) -> None:
+    """Write the file, without manifests that are not ``there`` any more."""
+    path, since = path_of(settings), time.time() - KEEP_DELETED
     links = {digest: one for digest, one in memory.links.items() if digest in there}
-    content = _File(
-        memory.package,
-        {digest: one for digest, one in links.items() if one != NO_LINKS},
-        [digest for digest, one in links.items() if one == NO_LINKS],
-        {
-            digest: (number, when)
-            for digest, (number, when) in memory.deleted.items()
-            if when > now - KEEP_DELETED and digest not in there
-        },
-    )
+    deleted = {digest: one for digest, one in memory.deleted.items() if one[1] > since}
     try:
-        files.write(path, gzip.compress(msgspec.json.encode(content), 1))
+        content = msgspec.json.encode(Memory(memory.image, links, deleted))
+        files.write(path, gzip.compress(content, 1))
     except OSError as error:
         warn(f"The manifests that were read cannot be kept in {path}: {error}.")

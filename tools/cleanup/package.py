@@ -9,32 +9,25 @@ specification 1.1, "Referrers Tag Schema"; sigstore/cosign, specs/SIGNATURE_SPEC
 (``sha256-<hex>.sig``, and ``.att``, ``.sbom`` beside it).
 """
 
-from __future__ import annotations
-
 import re
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
+
+from msgspec import Struct
 
 from tools.github.packages import PackageVersion
 
 _REFERRER_TAG = re.compile(r"(sha256)-([0-9a-f]{64})(?:\.(?:sig|att|sbom))?")
 
 
-@dataclass(frozen=True, slots=True)
-class Links:
-    """What a manifest says of other manifests.
+class Links(Struct, frozen=True, omit_defaults=True):
+    """What a manifest says of other manifests, by their digests."""
 
-    Attributes:
-        children: Digests of an index's manifests, each once.
-        nested: Those of them that may have children of their own: their descriptor does
-            not say that they are plain image manifests.
-        subject: Digest that it refers to; empty for none.
-    """
-
-    children: tuple[str, ...] = ()
-    nested: tuple[str, ...] = ()
-    subject: str = ""
+    children: tuple[str, ...] = ()  # the manifests of an index, each once
+    nested: tuple[str, ...] = ()  # those that their descriptor does not call plain images
+    subject: str = ""  # what it refers to
 
 
 NO_LINKS = Links()
@@ -58,23 +51,14 @@ def short(digest: str) -> str:
 
 @dataclass
 class Package:
-    """All that is known of a package, and the edges that follow from it.
+    """All that is known of a package, and the edges that follow from it."""
 
-    Attributes:
-        versions: By digest.
-        links: What was read, by digest; more may be known than is in the package.
-        unreadable: Digest to reason: neither read nor certainly absent.
-        gone: Listed by GitHub, but the registry says that it has no such manifest.
-        parents: Child to the indexes that list it.
-        subjects: Referrer to what it refers to, in the package or not.
-        referrers: Subject to what refers to it.
-        plain: What an index's descriptor says to be a plain image manifest.
-    """
-
-    versions: Mapping[str, PackageVersion]
-    links: Mapping[str, Links]
-    unreadable: Mapping[str, str] = field(default_factory=dict)
-    gone: Collection[str] = frozenset()
+    versions: Mapping[str, PackageVersion]  # by digest
+    links: Mapping[str, Links]  # by digest; more may be known than is in the package
+    unreadable: Mapping[str, str] = field(default_factory=dict)  # digest to reason
+    gone: Collection[str] = frozenset()  # GitHub lists it, the registry surely has it not
+    # Child to the indexes that list it, referrer to what it refers to (here or not), and
+    # back; what an index's descriptor says to be a plain image manifest.
     parents: dict[str, list[str]] = field(init=False, default_factory=dict)
     subjects: dict[str, list[str]] = field(init=False, default_factory=dict)
     referrers: dict[str, list[str]] = field(init=False, default_factory=dict)
@@ -92,62 +76,52 @@ class Package:
                     self.subjects.setdefault(digest, []).append(subject)
                     self.referrers.setdefault(subject, []).append(digest)
 
-    def was_tried(self, digest: str) -> bool:
-        """Whether a manifest was asked for, with whatever result."""
-        return digest in self.links or digest in self.gone or digest in self.unreadable
+    def unknown(self) -> list[str]:
+        """Versions whose manifests were not read, and are not certainly absent."""
+        return [d for d in self.versions if d not in self.links and d not in self.gone]
 
-    def undecided(self) -> dict[str, str]:
-        """Manifests that could reach anything, for they were not read: digest to reason."""
-        return {
-            digest: self.unreadable.get(digest, "was not read")
-            for digest in self.versions
-            if not (digest in self.links or digest in self.gone or digest in self.plain)
-        }
+    def above(self, digest: str) -> tuple[str, ...]:
+        """The indexes that list a manifest, and what it refers to."""
+        return (*self.parents.get(digest, ()), *self.subjects.get(digest, ()))
 
     def living(self, roots: Mapping[str, str], within: Collection[str]) -> dict[str, str]:
         """All of ``within`` that lives for ``roots`` (digest to reason), with reasons."""
-        kept = dict(roots)
-        queue = deque(roots)
-        while queue:
-            for other, reason in self._neighbours(queue.popleft()):
-                if other in within and other not in kept:
-                    kept[other] = reason
-                    queue.append(other)
-        return kept
 
-    def _neighbours(self, digest: str) -> Iterator[tuple[str, str]]:
-        for child in self.links.get(digest, NO_LINKS).children:
-            yield child, f"part of {short(digest)}"
-        for referrer in self.referrers.get(digest, ()):
-            yield referrer, f"refers to {short(digest)}"
-        # Who signs or describes an image right now still needs it.
-        for subject in self.subjects.get(digest, ()):
-            yield subject, f"subject of {short(digest)}"
+        def linked(digest: str) -> Iterator[str]:
+            # Subjects too: who signs or describes an image right now still needs it.
+            around = (self.referrers.get(digest, ()), self.subjects.get(digest, ()))
+            others = chain(self._children(digest), *around)
+            return (other for other in others if other in within)
 
-    def reach(self, digest: str) -> tuple[str, ...]:
-        """``digest`` and its children's children, in the package or not: what a pull needs."""
-        reached = {digest: None}
-        queue = deque(reached)
-        while queue:
-            for child in self.links.get(queue.popleft(), NO_LINKS).children:
-                if child not in reached:
-                    reached[child] = None
-                    queue.append(child)
-        return tuple(reached)
+        living = _walk(roots, linked)
+        return {digest: roots.get(digest, "linked to what stays") for digest in living}
+
+    def _children(self, digest: str) -> tuple[str, ...]:
+        return self.links.get(digest, NO_LINKS).children
 
     def needs(self) -> dict[str, tuple[str, ...]]:
-        """Each tag, with all that a pull of it needs."""
+        """Each tag, with all that a pull of it needs, in the package or not."""
         return {
-            tag: self.reach(version.digest)
+            tag: tuple(_walk([version.digest], self._children))
             for version in self.versions.values()
             for tag in version.tags
         }
 
-    def broken_tags(self) -> dict[str, tuple[str, ...]]:
-        """Tags that need manifests which the package doesn't have, with their digests."""
-        there = self.versions.keys() - set(self.gone)
-        lacking = {
-            tag: tuple(digest for digest in parts if digest not in there)
-            for tag, parts in self.needs().items()
-        }
-        return {tag: missing for tag, missing in lacking.items() if missing}
+
+def _walk(start: Iterable[str], step: Callable[[str], Iterable[str]]) -> dict[str, None]:
+    """All that ``step`` leads to from ``start``, itself included, the nearest first."""
+    reached = dict.fromkeys(start)
+    queue = deque(reached)
+    while queue:
+        new = [one for one in step(queue.popleft()) if one not in reached]
+        reached |= dict.fromkeys(new)
+        queue += new
+    return reached
+
+
+def lacking(
+    needs: Mapping[str, tuple[str, ...]], is_missing: Callable[[str], bool]
+) -> dict[str, tuple[str, ...]]:
+    """The tags that need something missing, with what that is."""
+    missing = {tag: tuple(filter(is_missing, parts)) for tag, parts in needs.items()}
+    return {tag: parts for tag, parts in missing.items() if parts}

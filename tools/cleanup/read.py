@@ -1,25 +1,26 @@
 """Reading a package: its versions from GitHub, the manifests that matter from the registry."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
-from tools.cleanup.memory import Memory
+from github import Github
+
+from tools.cleanup import memory
 from tools.cleanup.package import NO_LINKS, Links, Package
 from tools.cleanup.plan import Policy, unread
 from tools.core.errors import PipelineError
 from tools.core.progress import Report
+from tools.core.settings import Settings
+from tools.github.errors import GitHubError
 from tools.github.packages import Packages, PackageVersion
 from tools.registry.client import NotFound, Registry, RegistryError
 from tools.registry.manifest import DOCKER_MANIFEST, OCI_MANIFEST, Manifest
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 PLAIN_TYPES = (OCI_MANIFEST, DOCKER_MANIFEST)
 WORKERS = 32
@@ -28,9 +29,7 @@ BATCH = 1_000  # items that wait at a time: packages are large
 
 def links_of(manifest: Manifest) -> Links:
     """What a manifest says of other manifests."""
-    nested = [
-        child.digest for child in manifest.children if child.media_type not in PLAIN_TYPES
-    ]
+    nested = (c.digest for c in manifest.children if c.media_type not in PLAIN_TYPES)
     links = Links(
         tuple(dict.fromkeys(sys.intern(child.digest) for child in manifest.children)),
         tuple(dict.fromkeys(map(sys.intern, nested))),
@@ -39,56 +38,51 @@ def links_of(manifest: Manifest) -> Links:
     return NO_LINKS if links == NO_LINKS else links
 
 
-def side_by_side(work: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[T, R]]:
-    """Each item with the result of ``work`` on it, several at a time, in order."""
-    waiting = iter(items)
+def side_by_side(
+    work: Callable[[str], T], items: Sequence[str]
+) -> Iterator[tuple[str, T | RegistryError]]:
+    """Each item with the result of ``work`` on it, or the registry's refusal, in order."""
+
+    def result(item: str) -> T | RegistryError:
+        try:
+            return work(item)
+        except RegistryError as error:
+            return error
+
     with ThreadPoolExecutor(WORKERS) as pool:
-        while batch := list(islice(waiting, BATCH)):
-            yield from zip(batch, pool.map(work, batch), strict=True)
+        for start in range(0, len(items), BATCH):
+            batch = items[start : start + BATCH]
+            yield from zip(batch, pool.map(result, batch), strict=True)
 
 
-@dataclass
 class Reader:
-    """Reads a package, again and again: what was read before is not read twice.
+    """Reads the settings' package, again and again: nothing that was read is read twice."""
 
-    Attributes:
-        packages: GitHub's side.
-        registry: The registry's side.
-        memory: What is known already.
-        report: Called with (done, all) while manifests are read.
-        manifests_read: How many manifests were asked for.
-    """
+    def __init__(self, settings: Settings, github: Github, registry: Registry) -> None:
+        self.settings = settings
+        self.name = settings.image_name  # the package, and the repository in the registry
+        self.packages = Packages(github, self.name)
+        self.registry = registry
+        self.memory = memory.load(settings)
+        self.versions: dict[str, PackageVersion] = {}  # what was there at the last look
+        self.manifests_read = 0
 
-    packages: Packages
-    registry: Registry
-    memory: Memory
-    report: Report = lambda done, total: None
-    manifests_read: int = 0
-    _known: dict[str, PackageVersion] = field(default_factory=dict)
+    def remember(self) -> None:
+        """Keep for the next run what was read and deleted."""
+        memory.save(self.settings, self.memory, self.versions)
 
-    @property
-    def name(self) -> str:
-        """The repository's name in the registry."""
-        return self.packages.image
-
-    def read(self, policy: Policy) -> Package:
-        """All that a plan needs to know.
+    def read(self, policy: Policy, report: Report = lambda _done, _total: None) -> Package:
+        """All that a plan needs to know; empty if there is no such package. A manifest that
+        cannot be read is no error: the package says so.
 
         Raises:
             PipelineError: The versions or the tags cannot be read, or GitHub and the
-                registry speak of different packages. A single manifest that cannot be
-                read is no error: the package says so.
+                registry speak of different packages.
         """
-        versions: dict[str, PackageVersion] = {}
-        for version in self.packages.versions():
-            # The same objects as last time: a package is looked at several times.
-            known = self._known.get(version.digest)
-            versions[version.digest] = known if known == version else version
-        self._known = versions
-        self._add_unlisted_tags(versions)
+        self.versions = versions = self._versions()
         package = Package(versions, self.memory.links)
         while digests := unread(package, policy):
-            package = self._read_some(package, digests)
+            package = self._read_some(package, digests, report)
         if package.gone and not any(digest in self.memory.links for digest in versions):
             raise PipelineError(
                 f"GitHub lists versions of {self.name}, and {self.registry.host} has none of"
@@ -97,74 +91,68 @@ class Reader:
             )
         return package
 
-    def _add_unlisted_tags(self, versions: dict[str, PackageVersion]) -> None:
-        """Believe the registry's tags too: a listing in pages can miss a version.
-
-        A version that moves to an earlier page while we read is not seen, and what it
-        needs would look free. The registry's own list of tags closes that gap.
-        """
-        if not versions:
-            return
-        listed = {tag for version in versions.values() for tag in version.tags}
+    def _versions(self) -> dict[str, PackageVersion]:
+        versions: dict[str, PackageVersion] = {}
+        refused: GitHubError | None = None
+        try:
+            versions = {version.digest: version for version in self.packages.versions()}
+        except GitHubError as error:
+            refused = error
+            if error.status != 404:
+                raise
         try:
             tags = self.registry.tags(self.name)
         except NotFound:
-            if listed:
+            if any(version.tags for version in versions.values()):
                 raise
-            tags = []  # some registries know no repository of untagged manifests alone
+            return versions  # no package yet, or untagged manifests alone
+        if refused:
+            raise refused  # a 404 of GitHub alone can mean no rights
+        return self._with_tags(versions, tags)
+
+    def _with_tags(
+        self, versions: dict[str, PackageVersion], tags: Sequence[str]
+    ) -> dict[str, PackageVersion]:
+        """The versions with the registry's tags too: one that moves to an earlier page of the
+        listing while we read is not seen in it, and what it needs would look free.
+        """
+        listed = {tag for version in versions.values() for tag in version.tags}
         unlisted = [tag for tag in tags if tag not in listed]
-        for tag, digest in side_by_side(self._digest_of_tag, unlisted):
-            if digest:
-                # A version of number 0 is kept for its tag, and never deleted.
-                version = versions.get(digest) or PackageVersion(0, sys.intern(digest))
-                versions[digest] = replace(version, tags=(*version.tags, tag))
+        for tag, found in side_by_side(partial(self.registry.head, self.name), unlisted):
+            if isinstance(found, NotFound):
+                continue  # it went while we looked
+            if isinstance(found, RegistryError):
+                raise found
+            # A version of number 0 is kept for its tag, and never deleted.
+            version = versions.get(found.digest) or PackageVersion(0, sys.intern(found.digest))
+            versions[version.digest] = replace(version, tags=(*version.tags, tag))
+        return versions
 
-    def _digest_of_tag(self, tag: str) -> str:
-        try:
-            return self.registry.head(self.name, tag).digest
-        except NotFound:
-            return ""  # it went while we looked
-
-    def _read_some(self, package: Package, digests: Sequence[str]) -> Package:
+    def _read_some(self, package: Package, digests: Sequence[str], report: Report) -> Package:
         unreadable, gone = dict(package.unreadable), set(package.gone)
-        failures: list[RegistryError] = []
-        for number, (digest, result) in enumerate(
-            side_by_side(lambda digest: self._links(package.versions[digest]), digests), 1
-        ):
+        results = side_by_side(lambda digest: self._links(package.versions[digest]), digests)
+        for number, (digest, result) in enumerate(results, 1):
             self.manifests_read += 1
             if isinstance(result, Links):
                 self.memory.links[digest] = result
             elif result is None:
                 gone.add(digest)
             else:
-                failures.append(result)
                 unreadable[digest] = result.message
-            self.report(number, len(digests))
-        if failures and not self.memory.links:
-            raise failures[0]
+            report(number, len(digests))
         return Package(package.versions, self.memory.links, unreadable, gone)
 
-    def _links(self, version: PackageVersion) -> Links | RegistryError | None:
-        """What a manifest says; None if it is certainly absent; else why it is unknown."""
-        try:
-            return links_of(self.registry.manifest(self.name, version.digest))
-        except NotFound as error:
-            return self._doubt(version, error)
-        except RegistryError as error:
-            if error.status == 401:
-                raise  # the login is wrong for all of them
-            return error
-
-    def _doubt(self, version: PackageVersion, first: NotFound) -> Links | RegistryError | None:
-        """A 404 for what GitHub lists is believed only if the registry repeats it in words."""
-        for reference in (version.digest, *version.tags):
+    def _links(self, version: PackageVersion) -> Links | None:
+        """What a manifest says; None if it is certainly absent: a 404 for what GitHub lists
+        is believed only if the registry repeats it, in words.
+        """
+        for reference in (version.digest, version.digest, *version.tags):
             try:
                 manifest = self.registry.manifest(self.name, reference)
             except NotFound as error:
                 if "MANIFEST_UNKNOWN" not in error.said:
-                    return error
-            except RegistryError as error:
-                return error
+                    raise
             else:
-                return links_of(manifest) if reference == version.digest else first
-        return None if "MANIFEST_UNKNOWN" in first.said else first
+                if manifest.descriptor.digest == version.digest:
+                    return links_of(manifest)
+        return None

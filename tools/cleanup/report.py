@@ -1,14 +1,13 @@
 """What a cleanup found and did: as data, as a table, as the job's summary."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
-from tools.cleanup.package import Package, short, subject_of_tag
+from tools.cleanup.package import Package, short
 from tools.cleanup.plan import CleanupPlan
-from tools.cleanup.run import Outcome, TagCheck
 from tools.core import console
 
 ROWS = 50  # of a printed plan; --json has them all
@@ -16,125 +15,99 @@ ROWS = 50  # of a printed plan; --json has them all
 
 @dataclass
 class CleanupResult:
-    """What a run found and did.
+    """What a run found and did."""
 
-    Attributes:
-        image: ``registry/owner/name``.
-        package: What was there.
-        plan: What was decided.
-        dry_run: Whether it was only decided.
-        outcome: What became of it.
-        check: What the registry has afterwards; None if nothing was deleted.
-        restored: Digests that were brought back.
-        problems: Sentences that make the exit code 1.
-        requests: Requests by kind.
-    """
-
-    image: str
+    image: str  # registry/owner/name
     package: Package
     plan: CleanupPlan
-    dry_run: bool
-    outcome: Outcome = field(default_factory=Outcome)
-    check: TagCheck | None = None
+    dry_run: bool  # whether it was only decided
+    deleted: dict[str, int] = field(default_factory=dict)  # digest to GitHub's number
+    skipped: dict[str, str] = field(default_factory=dict)  # digest to GitHub's refusal
+    failed: dict[str, str] = field(default_factory=dict)  # digest to what went wrong
+    saved: dict[str, str] = field(default_factory=dict)  # digest to why it stays after all
     restored: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    unrestored: dict[str, str] = field(default_factory=dict)  # digest to why not
+    tags: int | None = None  # how many were verified; None if nothing was changed
+    broken: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # as then found
+    problems: list[str] = field(default_factory=list)  # sentences that make the exit code 1
     requests: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
         """What ``--json`` prints."""
-        check = self.check
+        plan, versions, tags = self.plan, self.package.versions, self.tags
         return {
             "image": self.image,
             "dry_run": self.dry_run,
-            "versions": len(self.package.versions),
-            "kept": len(self.plan.kept),
-            "delete": self.plan.to_delete,
-            "broken": self.plan.broken,
-            "undecided": self.plan.undecided,
-            "deleted": list(self.outcome.deleted),
-            "skipped": self.outcome.skipped,
-            "failed": self.outcome.failed,
-            "saved": self.outcome.saved,
+            "versions": len(versions),
+            "kept": len(plan.kept),
+            "delete": [
+                {
+                    "id": versions[digest].id,
+                    "digest": digest,
+                    "tags": versions[digest].tags,
+                    "created": _iso(versions[digest].created),
+                    "reason": reason,
+                    "after": plan.after[digest],
+                }
+                for digest, reason in plan.to_delete.items()
+            ],
+            "broken": plan.broken,
+            "undecided": plan.undecided,
+            "deleted": list(self.deleted),
+            "skipped": self.skipped,
+            "failed": self.failed,
+            "saved": self.saved,
             "restored": self.restored,
-            "verified": {"tags": check.tags, "broken": check.broken} if check else None,
+            "verified": None if tags is None else {"tags": tags, "broken": self.broken},
             "requests": self.requests,
             "problems": self.problems,
         }
 
 
+def _iso(when: float) -> str:
+    return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def show_plan(result: CleanupResult) -> None:
     """Print what would go, and why."""
-    plan, total = result.plan, len(result.plan.to_delete)
-    title = f"{result.image}: {total} of {len(result.package.versions)} versions go"
-    rows = [
-        (
-            short(one.digest),
-            one.created,
-            ", ".join(map(_short_tag, one.tags)) or "-",
-            one.reason,
-        )
-        for one in plan.to_delete[:ROWS]
-    ]
+    plan, versions = result.plan, result.package.versions
+    rows = []
+    for digest, reason in list(plan.to_delete.items())[:ROWS]:
+        # A referrer's tag is long: the digest in it is cut as all others are.
+        tags = re.sub("(-.{12})[0-9a-f]{52}", r"\1...", ", ".join(versions[digest].tags))
+        rows.append((short(digest), _iso(versions[digest].created), tags or "-", reason))
     if rows:
-        console.table(("digest", "created", "tags", "why"), rows, title)
-    else:
-        console.say(title)
-    if total > ROWS:
-        console.say(f"... and {total - ROWS} more; --json lists all")
-    console.say(f"kept: {_kinds(plan)}")
+        console.table(("digest", "created", "tags", "why"), rows)
+    if len(plan.to_delete) > ROWS:
+        console.say(f"... and {len(plan.to_delete) - ROWS} more; --json lists all")
+    console.say(f"{result.image}: {len(plan.to_delete)} of {len(versions)} versions go")
+    reasons = Counter(plan.kept.values()).most_common()
+    console.say(f"kept: {', '.join(f'{n} {why}' for why, n in reasons) or 'nothing'}")
     for tag, parts in list(plan.broken.items())[:ROWS]:
-        lacking = ", ".join(short(digest) for digest in parts[:3])
-        console.warn(
-            f"The tag {tag} is broken already: it lacks {len(parts)} parts ({lacking})."
-        )
-
-
-def _kinds(plan: CleanupPlan) -> str:
-    """How many versions are kept for which kind of reason."""
-    plural = {"part of": "parts", "refers to": "referrers", "subject of": "subjects"}
-    kinds = Counter(
-        re.sub(r" [0-9a-f]{12}$|(?<=^tagged) .*", "", r) for r in plan.kept.values()
-    )
-    counts = [f"{count} {plural.get(kind, kind)}" for kind, count in kinds.most_common()]
-    return ", ".join(counts) or "nothing"
-
-
-def _short_tag(tag: str) -> str:
-    """A tag as it fits a table: the digest in a referrer's tag cut to 12 digits."""
-    hexadecimal = subject_of_tag(tag).partition(":")[2]
-    return tag.replace(hexadecimal, f"{hexadecimal[:12]}...") if hexadecimal else tag
-
-
-def _conclusion(result: CleanupResult) -> str:
-    total, outcome, check = len(result.plan.to_delete), result.outcome, result.check
-    if result.dry_run:
-        return f"dry run: {total} versions would be deleted"
-    counts = {
-        "kept by GitHub": len(outcome.skipped),
-        "saved": len(outcome.saved),
-        "failed": len(outcome.failed),
-        "brought back": len(result.restored),
-        "left for the next run": total - outcome.settled,
-    }
-    parts = [f"{len(outcome.deleted)} versions deleted"]
-    parts += [f"{count} {what}" for what, count in counts.items() if count]
-    if check is not None:
-        parts.append(f"{check.tags - len(check.broken)} of {check.tags} tags verified whole")
-    return ", ".join(parts)
+        some = ", ".join(map(short, parts[:3]))
+        console.warn(f"The tag {tag} is broken already: it lacks {len(parts)} parts ({some}).")
 
 
 def report(result: CleanupResult) -> None:
     """Print what was done, and add it to the job's summary."""
-    for digest, reason in result.outcome.skipped.items():
+    for digest, reason in result.skipped.items():
         console.warn(f"GitHub keeps {short(digest)}: {reason}")
-    text = _conclusion(result)
+    total, tags = len(result.plan.to_delete), result.tags
+    counts = {
+        "versions deleted": len(result.deleted),
+        "kept by GitHub": len(result.skipped),
+        "saved": len(result.saved),
+        "failed": len(result.failed),
+    }
+    counts["left for the next run"] = total - sum(counts.values())
+    counts["brought back"] = len(result.restored)
+    parts = [f"{n} {what}" for what, n in counts.items() if n or what == "versions deleted"]
+    if tags is not None:
+        parts.append(f"{tags - len(result.broken)} of {tags} tags verified whole")
+    text = ", ".join(parts)
+    if result.dry_run:
+        text = f"dry run: {total} versions would be deleted"
+    elif not result.package.versions:
+        text = "there is no such package yet, nothing to do"
     console.say(text)
-    rows = [
-        ("versions", len(result.package.versions)),
-        ("kept", len(result.plan.kept)),
-        ("deleted", len(result.outcome.deleted)),
-        ("kept by GitHub", len(result.outcome.skipped)),
-        ("broken before", len(result.plan.broken)),
-    ]
-    table = console.markdown_table(("what", "count"), rows)
-    console.step_summary(f"### Cleanup of {result.image}\n\n{text}\n\n{table}")
+    console.step_summary(f"### Cleanup of {result.image}\n\n{text}\n")

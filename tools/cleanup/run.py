@@ -1,182 +1,197 @@
-"""Carrying a plan out: delete in order, look again, verify, and restore what a push needed.
+"""A run: read, decide, delete in order, look again, verify, restore what a push needed.
 
 A version is deleted only after its parents (and subjects) are gone: whenever the work
 ends, no tag has lost a part. What GitHub refuses to delete keeps all that it needs. One at a
 time is as fast as GitHub's limit allows (180 deletes a minute).
 """
 
-from __future__ import annotations
-
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections import ChainMap
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 
-from tools.cleanup.package import Package
-from tools.cleanup.plan import CleanupPlan
-from tools.cleanup.read import side_by_side
+from tools.cleanup.package import Package, lacking, short
+from tools.cleanup.plan import Policy, make_plan
+from tools.cleanup.read import Reader, side_by_side
+from tools.cleanup.report import CleanupResult, show_plan
+from tools.core import console
+from tools.core.progress import human_time, progress
+from tools.core.settings import Settings
 from tools.github.errors import GitHubError
-from tools.github.packages import KeptByGitHub, Packages, PackageVersion
-from tools.registry.client import NotFound, Registry, RegistryError
+from tools.github.packages import KeptByGitHub, PackageVersion
+from tools.registry.client import NotFound, RegistryError
 
+DELETE_POINTS = 5  # of GitHub's points a minute ("Calculating points")
 # The plan is looked at again after so many seconds, or after this many times what a look
 # takes, whichever is more: of a large package the listing itself uses up limits.
 LOOK_AGAIN = 60.0
 LOOK_SHARE = 10.0
+ROUNDS = 3  # how often what is broken afterwards is restored and looked at again
 
 
-@dataclass
-class Outcome:
-    """What became of a plan.
+def seconds_between_deletes(settings: Settings) -> float:
+    """The pace that keeps within GitHub's points a minute."""
+    points = settings.github_points_per_minute
+    return 60 * DELETE_POINTS / points if points else 0.0
 
-    Attributes:
-        deleted: Digest to GitHub's number of what is gone.
-        skipped: Digest to GitHub's reason for keeping it.
-        failed: Digest to what went wrong.
-        saved: Digest to why it stays: something needs it now, or what needs it stays.
-        stopped: Why the work ended early; empty if it did not.
+
+def clean(reader: Reader, policy: Policy, dry_run: bool) -> CleanupResult:
+    """Read, decide, and unless ``dry_run`` delete and verify.
+
+    Raises:
+        PipelineError: GitHub or the registry cannot be read.
     """
+    with console.step("read the package"), progress("manifests read:") as shown:
+        package = reader.read(policy, shown)
+    plan = make_plan(package, policy, time.time())
+    result = CleanupResult(reader.settings.image, package, plan, dry_run)
+    show_plan(result)
+    for digest, reason in list(plan.undecided.items())[:1]:
+        result.problems.append(
+            f"{len(plan.undecided)} manifests could not be read, {short(digest)} for one:"
+            f" {reason} Nothing they could reach is deleted; run it again."
+        )
+    try:
+        if not dry_run:
+            restored = restore(reader, result, plan.broken)
+            if plan.to_delete:
+                with console.step(f"delete {len(plan.to_delete)} versions"):
+                    delete(reader, policy, result)
+            if plan.to_delete or restored:
+                with console.step("verify the tags"):
+                    verify(reader, policy, result)
+    finally:
+        reader.remember()
+    result.requests |= {
+        "pages": reader.packages.listed_pages,
+        "manifests": reader.manifests_read,
+        "deletes": len(result.deleted) + len(result.skipped),
+    }
+    return result
 
-    deleted: dict[str, int] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-    saved: dict[str, str] = field(default_factory=dict)
-    stopped: str = ""
 
-    @property
-    def settled(self) -> int:
-        """How many versions need no more work."""
-        return len(self.deleted) + len(self.skipped) + len(self.failed) + len(self.saved)
-
-    def stays(self, digest: str) -> bool:
-        """Whether it was decided that a version stays."""
-        return digest in self.skipped or digest in self.failed or digest in self.saved
-
-
-def carry_out(
-    plan: CleanupPlan,
-    outcome: Outcome,
-    delete: Callable[[PackageVersion], None],
-    look_again: Callable[[], Collection[str]],
+def delete(
+    reader: Reader,
+    policy: Policy,
+    result: CleanupResult,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Delete all that can be deleted.
-
-    Args:
-        plan: The plan.
-        outcome: Filled in as it goes on: what was deleted is known however this ends.
-        delete: Deletes a version; see :meth:`Packages.delete`.
-        look_again: Digests that may still go, decided anew.
-        clock: Seconds, monotonic.
+    """Delete what the plan says, in its order, and look now and then whether it still holds.
 
     Raises:
         PipelineError: The package could not be looked at again; nothing more is deleted.
     """
+    planned, pace = result.plan.to_delete, seconds_between_deletes(reader.settings)
+    console.say(f"GitHub's limits ask for at least {human_time(len(planned) * pace)}")
     allowed: Collection[str] = ()
+    stays = ChainMap(result.skipped, result.failed, result.saved)
     look_at = clock()
-    for deletion in plan.to_delete:
-        digest = deletion.digest
-        if clock() >= look_at:
-            began = clock()
-            allowed = look_again()
-            look_at = clock() + max(LOOK_AGAIN, LOOK_SHARE * (clock() - began))
-        if digest not in allowed:
-            outcome.saved[digest] = "something needs it now"
-        elif any(outcome.stays(other) for other in deletion.after):
-            outcome.saved[digest] = "what needs it stays"
-        else:
-            _delete(PackageVersion(deletion.id, digest), outcome, delete)
-        if outcome.stopped:
-            return
+    with progress("deleted", lambda rest: rest * pace) as shown:
+        for number, digest in enumerate(planned):
+            shown(number, len(planned))
+            if clock() >= look_at:
+                began = clock()
+                reader.remember()  # a run that is killed must leave what it deleted
+                package = reader.read(policy)
+                allowed = make_plan(package, policy, time.time(), within=planned).to_delete
+                look_at = clock() + max(LOOK_AGAIN, LOOK_SHARE * (clock() - began))
+            if digest not in allowed:
+                result.saved[digest] = "something needs it now"
+            elif any(other in stays for other in result.plan.after[digest]):
+                result.saved[digest] = "what needs it stays"
+            elif not _delete_one(reader, result, digest):
+                break
+    for reason in list(result.failed.values())[:1]:
+        result.problems.append(f"{len(result.failed)} deletions failed: {reason}")
 
 
-def _delete(
-    version: PackageVersion, outcome: Outcome, delete: Callable[[PackageVersion], None]
-) -> None:
-    digest = version.digest
-    outcome.deleted[digest] = version.id  # also where we are interrupted: it may be gone
+def _delete_one(reader: Reader, result: CleanupResult, digest: str) -> bool:
+    """Delete one version; whether the work may go on."""
+    version = result.package.versions[digest]
+    # Before it is done: where we are interrupted it may be gone.
+    result.deleted[digest] = version.id
+    reader.memory.deleted[digest] = (version.id, time.time())
     try:
-        delete(version)
+        reader.packages.delete(version)
     except KeptByGitHub as error:
-        del outcome.deleted[digest]
-        outcome.skipped[digest] = str(error)
+        del result.deleted[digest]
+        result.skipped[digest] = str(error)
     except GitHubError as error:
-        del outcome.deleted[digest]
-        outcome.failed[digest] = error.message
+        del result.deleted[digest]
+        result.failed[digest] = str(error)
         # A wrong token, or a limit that outlasts the deadline: no use to go on.
-        if error.limited or error.status in (401, 403):
-            outcome.stopped = str(error)
+        return not (error.limited or error.status in (401, 403))
+    return True
 
 
 # --- afterwards --------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class TagCheck:
-    """What the registry has of the tags, after the work.
+def verify(reader: Reader, policy: Policy, result: CleanupResult) -> None:
+    """Walk every tag; bring back what a push needs that came while we deleted."""
+    for _ in range(ROUNDS):
+        try:
+            package = reader.read(policy)
+        except GitHubError as error:
+            result.problems.append(f"New tags could not be verified: {error.message}")
+            old = result.package
+            left = {d: v for d, v in old.versions.items() if d not in result.deleted}
+            package = Package(left, old.links, old.unreadable, old.gone)
+        missing, unknown = walk_tags(reader, package, result)
+        new = {t: parts for t, parts in result.broken.items() if t not in result.plan.broken}
+        if not restore(reader, result, new):
+            break
+    # A restoration without a response may have worked: what is there is not a problem.
+    for digest, reason in result.unrestored.items():
+        if digest in missing:
+            result.problems.append(f"{short(digest)} could not be brought back: {reason}")
+    if new:
+        tags = ", ".join(list(new)[:5])
+        result.problems.append(f"Tags that were whole, or are new, now lack parts: {tags}.")
+    if unknown:
+        result.problems.append(f"Not all tags could be verified: {unknown[0]}")
 
-    Attributes:
-        tags: How many tags were walked.
-        broken: Tag to the digests that it lacks.
-        unknown: Digest to why the registry did not tell.
-        requests: How many requests that took.
-    """
 
-    tags: int
-    broken: Mapping[str, tuple[str, ...]]
-    unknown: Mapping[str, str]
-    requests: int
-
-
-def walk_tags(registry: Registry, name: str, package: Package) -> TagCheck:
-    """Ask the registry for every part of every tag, each manifest once.
-
-    Raises:
-        Unauthorised: The login is not accepted any more.
+def walk_tags(
+    reader: Reader, package: Package, result: CleanupResult
+) -> tuple[set[str], list[str]]:
+    """Ask the registry for every part of every tag, each manifest once: what it does not
+    have, and why it did not tell of others.
     """
     needs = package.needs()
     digests = list(dict.fromkeys(digest for parts in needs.values() for digest in parts))
     missing: set[str] = set()
-    unknown: dict[str, str] = {}
+    unknown = list(package.unreadable.values())
 
-    def ask(digest: str) -> RegistryError | None:
-        try:
-            registry.head(name, digest)
-        except RegistryError as error:
-            return error
-        return None
-
-    for digest, error in side_by_side(ask, digests):
-        if isinstance(error, NotFound):
+    for digest, found in side_by_side(partial(reader.registry.head, reader.name), digests):
+        if isinstance(found, NotFound):
             missing.add(digest)
-        elif error is not None:
-            unknown[digest] = error.message
-    lacking = {tag: tuple(d for d in parts if d in missing) for tag, parts in needs.items()}
-    broken = {tag: parts for tag, parts in lacking.items() if parts}
-    return TagCheck(len(needs), broken, unknown, len(digests))
+        elif isinstance(found, RegistryError):
+            unknown.append(found.message)
+    result.tags, result.broken = len(needs), lacking(needs, missing.__contains__)
+    result.requests["verified"] = len(digests)
+    return missing, unknown
 
 
 def restore(
-    packages: Packages, lacking: Iterable[str], deleted: Mapping[str, int]
-) -> tuple[list[str], dict[str, str]]:
-    """Bring back what tags lack and a run has deleted.
-
-    Args:
-        packages: The package.
-        lacking: Digests that tags lack.
-        deleted: Digest to GitHub's number of what was deleted.
+    reader: Reader, result: CleanupResult, broken: Mapping[str, tuple[str, ...]]
+) -> bool:
+    """Restore what broken tags lack and we, now or in an earlier run, deleted.
 
     Returns:
-        Digests that are back, and digest to error of those that are not.
+        Whether there was such a thing: then the tags are to be looked at again.
     """
-    back: list[str] = []
-    failed: dict[str, str] = {}
+    ours = reader.memory.deleted
+    missing = dict.fromkeys(d for parts in broken.values() for d in parts if d in ours)
     # Parts come after what lists them: a registry may want them to be there first.
-    for digest in reversed(list(dict.fromkeys(lacking))):
-        if digest not in deleted:
-            continue
+    for digest in reversed(missing):
         try:
-            packages.restore(PackageVersion(deleted[digest], digest))
-            back.append(digest)
+            reader.packages.restore(PackageVersion(ours[digest][0], digest))
         except GitHubError as error:
-            failed[digest] = error.message
-    return back, failed
+            result.unrestored[digest] = error.message
+        else:
+            result.restored.append(digest)
+            result.unrestored.pop(digest, None)
+            del ours[digest]
+            console.warn(f"Brought {short(digest)} back, which a tag needs.")
+    return bool(missing)

@@ -171,7 +171,7 @@ class Settings:
         "Points a minute that cleanup spends on GitHub; 0 for no limit.",
     )
     manifest_cache: str = setting(
-        "", str, "Folder in which cleanup keeps manifests that it read; none for none."
+        "", str, "Folder in which cleanup keeps manifests that it read."
     )
     gh_token: Secret = setting(Secret(), Secret, "Registry and releases.")
     codecov_token: Secret = setting(Secret(), Secret, "Coverage uploads.")
