@@ -252,8 +252,8 @@ def test_limits_that_are_told_are_obeyed(world: World, run: Run):
     going = fill(world.repository)
     old(world)
     world.server.faults.script += [
-        Fault("status", DELETES, 2, 403, {"message": "You have exceeded a secondary rate limit"}, {"retry-after": "1"}),
-        Fault("status", DELETES, 4, 429, {"message": "too many"}, {"retry-after": "0"}),
+        Fault("status", DELETES, 2, 403, {"message": "You have exceeded a secondary rate limit"}, {"retry-after": "0"}),
+        Fault("status", DELETES, 4, 429, {"message": "too many"}, {"retry-after": "1"}),
     ]  # fmt: skip
     ran = run(world, "--keep", "0")
     assert ran.code == 0, ran.err
