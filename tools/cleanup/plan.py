@@ -33,13 +33,16 @@ class Policy:
     """What is to be kept, as the command line says it."""
 
     keep: int = cli.option(
-        10, "keep the newest N images without a tag, with all their parts", type=whole
+        10, "keep the newest N images without a tag, with all parts", type=whole, metavar="N"
     )
     grace: float = cli.option(
-        DAY, "keep what was changed within this time: a push (1d)", type=parse_duration
+        DAY,
+        "keep what was changed within: a push (1d)",
+        type=parse_duration,
+        metavar="DURATION",
     )
     older_than: float = cli.option(
-        0.0, "delete only what was not changed for this time", type=parse_duration
+        0.0, "delete only what was not changed for", type=parse_duration, metavar="DURATION"
     )
     tags_matching: tuple[str, ...] = cli.option(
         (), "delete tagged images too, if all their tags match (pr-*); repeatable"
