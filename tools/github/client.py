@@ -23,7 +23,6 @@ from tools.core.settings import Settings
 from tools.github.errors import GitHubError
 
 PER_PAGE = 100  # the most that GitHub gives
-TIMEOUT = 30  # seconds without a sign of life after which a request has failed
 # What GitHub asks to wait at least after a limit that names no time ("Rate limits for the
 # REST API", "Exceeding the rate limit").
 LIMIT_WAIT = 60.0
@@ -48,12 +47,13 @@ class Budget:
             now = time.monotonic()
             more = max(0.0, now + seconds - max(now, self.until))
             if self.spent + more > self.limit:
-                raise GitHubError(
+                error = GitHubError(
                     f"GitHub asks to wait {seconds:.0f} s more, over the limit of "
                     f"{self.limit:.0f} s.",
                     "Run it again later, or raise GITHUB_TIME_LIMIT.",
-                    limited=True,
                 )
+                error.limited = True
+                raise error
             self.spent += more
             self.until = max(self.until, now + seconds)
         return more
@@ -108,7 +108,7 @@ def connect(
     settings: Settings,
     between_writes: float = 1.0,  # seconds: GitHub allows 180 deletes a minute
     retry: Policy | None = None,  # policy(settings) if not set
-    timeout: int = TIMEOUT,
+    timeout: int = 30,  # seconds without a sign of life
 ) -> Github:
     """GitHub as the settings name it, with their token (anonymous without one)."""
     return Github(

@@ -21,21 +21,10 @@ from tools.core.secrets import redact
 class GitHubError(PipelineError):
     """GitHub refused a request, or could not be reached."""
 
-    def __init__(
-        self,
-        message: str,
-        remedy: str = "",
-        *,
-        status: int = 0,  # HTTP; 0 when there was no response
-        said: str = "",  # GitHub's own message
-        codes: frozenset[str] = frozenset(),  # of a validation error: already_exists
-        limited: bool = False,  # by a rate limit: the same request will be welcome later
-    ) -> None:
-        super().__init__(redact(message), redact(remedy))
-        self.status = status
-        self.said = redact(said)
-        self.codes = codes
-        self.limited = limited
+    status = 0  # HTTP; 0 when there was no response
+    said = ""  # GitHub's own message
+    codes: frozenset[str] = frozenset()  # of a validation error: already_exists
+    limited = False  # by a rate limit: the same request will be welcome later
 
     @property
     def acted(self) -> bool:
@@ -101,13 +90,11 @@ def _read(data: object) -> tuple[str, frozenset[str]]:
     errors = body.get("errors")
     parts, codes = [str(body.get("message") or "no message")], set[str]()
     for error in errors if isinstance(errors, list) else []:
-        if isinstance(error, Mapping):
-            words = [str(error[key]) for key in ("resource", "field", "code") if error.get(key)]
-            parts.append(str(error.get("message") or " ".join(words)))
-            codes.add(str(error.get("code") or ""))
-        else:
-            parts.append(str(error))
-    return "; ".join(parts), frozenset(codes - {""})
+        fields = error if isinstance(error, Mapping) else {"message": error}
+        words = [str(fields[key]) for key in ("resource", "field", "code") if fields.get(key)]
+        parts.append(str(fields.get("message") or " ".join(words)))
+        codes.add(str(fields.get("code") or ""))
+    return redact("; ".join(parts)), frozenset(codes - {""})
 
 
 def _refusal(status: int, what: str, headers: Mapping[str, str], data: object) -> GitHubError:
@@ -123,8 +110,9 @@ def _refusal(status: int, what: str, headers: Mapping[str, str], data: object) -
     if scopes and status in (403, 404) and not limited:
         has = headers.get("x-oauth-scopes") or "none"
         remedy += f" It takes one of the scopes {scopes} (the token has: {has})."
-    message = f"GitHub refused {what} with {status}: {found.message}."
-    return GitHubError(message, remedy, status=status, said=said, codes=codes, limited=limited)
+    error = GitHubError(f"GitHub refused {what} with {status}: {found.message}.", remedy)
+    error.status, error.said, error.codes, error.limited = status, said, codes, limited
+    return error
 
 
 @contextlib.contextmanager

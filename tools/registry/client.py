@@ -12,8 +12,9 @@ import threading
 from typing import Literal, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
-import requests
 from msgspec import Struct
+from requests import Response
+from requests.exceptions import ChunkedEncodingError
 from urllib3.exceptions import MaxRetryError
 
 from tools.core import http
@@ -107,8 +108,7 @@ class Registry:
 
     def head(self, name: str, reference: str) -> Descriptor:
         """What a tag or digest points at, without its content (Checking if content exists)."""
-        path = f"/v2/{name}/manifests/{reference}"
-        headers = self._request("HEAD", path, name).headers
+        headers = self._request("HEAD", f"/v2/{name}/manifests/{reference}", name).headers
         digest = headers.get("Docker-Content-Digest", "")
         size = headers.get("Content-Length", "")
         if not oci.is_digest(digest) or not size.isdigit():
@@ -193,12 +193,8 @@ class Registry:
             url = urljoin(response.url, following) if following else ""
         return pages
 
-    def _request(
-        self, method: str, path: str, name: str, actions: str = "pull"
-    ) -> requests.Response:
-        """The response to a request for ``actions`` on a repository, logged in as the
-        registry asks (RegistryError if it is not a success).
-        """
+    def _request(self, method: str, path: str, name: str, actions: str = "pull") -> Response:
+        """A request for ``actions`` on a repository, logged in as the registry asks."""
         url, scope = urljoin(self.url, path), f"repository:{name}:{actions}" if name else ""
         own = url.startswith(f"{self.url}/")  # another host, which it may name, gets no login
         authorization = self._authorization(scope) if own else ""
@@ -215,14 +211,14 @@ class Registry:
         url: str,
         authorization: str,
         query: dict[str, str | None] | None = None,
-    ) -> requests.Response:
+    ) -> Response:
         headers = {"Authorization": authorization or None}
         policy = self._policy
         try:
             while True:
                 try:
                     return self._ask(method, url, headers=headers, params=query)
-                except requests.exceptions.ChunkedEncodingError as error:
+                except ChunkedEncodingError as error:
                     # A body that breaks off: requests reads it after its own retries.
                     policy = policy.increment(method, url, error=error.args[0])
                     policy.sleep()
@@ -281,7 +277,7 @@ def choose_challenge(header: str) -> Challenge | None:
     return None
 
 
-def _checked(response: requests.Response) -> requests.Response:
+def _checked(response: Response) -> Response:
     """``response`` if its status is a success; RegistryError or NotFound otherwise."""
     status, address = response.status_code, urlsplit(response.url)
     if 200 <= status < 300:
@@ -299,7 +295,7 @@ def _checked(response: requests.Response) -> requests.Response:
     raise error
 
 
-def _parse(response: requests.Response) -> _Body:
+def _parse(response: Response) -> _Body:
     try:
         return parse_json(response.content, _Body)
     except ValueError as error:
