@@ -29,12 +29,6 @@ def client(subject: Subject) -> Github:
     return connect(subject.settings, retry=once, timeout=subject.timeout)
 
 
-def repository(subject: Subject) -> str:
-    """``owner/name`` on GitHub; empty if nothing names it."""
-    named = subject.env.get("GITHUB_REPOSITORY")
-    return named or current_event(subject.env, subject.root).repository
-
-
 def check_token(subject: Subject) -> str:
     """GitHub accepts GH_TOKEN, which has the rights that it tells of, for days to come.
 
@@ -77,7 +71,7 @@ def check_scopes(subject: Subject, scopes: str) -> str:
 
 def permissions(subject: Subject) -> str:
     """What GitHub tells of a token that has permissions instead: whether it may write."""
-    name = repository(subject)
+    name = current_event(subject.env, subject.root).repository
     if not name:
         return "GitHub accepts the token; which repository it is for is not known."
     with refusals(name):
@@ -92,10 +86,10 @@ def permissions(subject: Subject) -> str:
 
 def check_release(subject: Subject) -> str:
     """All that the session checks first: the tag, here and on GitHub, and the wheels."""
-    tag, settings = current_event(subject.env, subject.root).tag, subject.settings
+    event, settings = current_event(subject.env, subject.root), subject.settings
+    tag, name = event.tag, event.repository
     if "release" not in subject.sessions or not tag:
         raise Skipped("A release is checked with --for release, where a tag triggers the run.")
-    name = repository(subject)
     there = client(subject).get_repo(name) if settings.gh_token and name else None
     wheels = checks.check(subject.root, tag, settings.wheel_platforms, there).wheels
     return f"{tag} can be released with {len(wheels)} wheels."

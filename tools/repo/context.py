@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tools.core import console
@@ -45,6 +45,7 @@ def current_event(env: Mapping[str, str], root: Path = ROOT) -> Event:
     (UsageError if neither can be read).
     """
     event = from_actions(env) if env.get("GITHUB_EVENT_NAME") else checkout_event(root)
+    event = replace(event, repository=env.get("GITHUB_REPOSITORY") or event.repository)
     if console.debugging():
         console.table(("event", "value"), list(event.to_json().items()))
     return event

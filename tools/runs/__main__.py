@@ -52,11 +52,10 @@ def work(options: Options) -> None:
             raise
         # A picture that cannot be drawn is no reason to fail a run that went well.
         return console.warn(f"No summary: {error}")
-    last = records[-1]
     files.write(Path(options.output), page(records))
+    last = records[-1]
     console.step_summary(markdown(last))
-    result = f"{last.result}, {clock(last.seconds)}"
-    console.say(f"run {last.run}: {result}; page: {options.output}")
+    console.say(f"run {last.run}: {last.result}, {clock(last.seconds)}; {options.output}")
 
 
 main = cli.command("summary", "Draw the last run, and how runs went over time.", Options, work)

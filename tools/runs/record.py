@@ -72,8 +72,7 @@ class RunRecord:
     def to_json(self) -> dict[str, object]:
         """Plain data, with the critical path."""
         chain = critical_path(self.jobs)
-        longest = sum(job.seconds for job in chain)
-        path = {"jobs": [job.name for job in chain], "seconds": longest}
+        path = {"jobs": [job.name for job in chain], "seconds": sum(j.seconds for j in chain)}
         return {**vars(self), "critical_path": path}
 
 

@@ -101,9 +101,7 @@ def show_commands(runner: Runner, as_json: bool) -> None:
     for one in runner.all_matrix_jobs():
         planned = jobs.commands(one, runner.event, runner.policy, {}, {})
         runs_here = plans[one.job.name].run and one.obstacle is None
-        commands[one.name] = (
-            [process.display(words) for _, words in planned] if runs_here else []
-        )
+        commands[one.name] = [process.display(words) for _, words in planned if runs_here]
         console.say(f"{one.name}: {'; '.join(commands[one.name]) or 'not run'}")
     if as_json:
         console.emit_json({"event": runner.event.to_json(), "commands": commands})

@@ -82,7 +82,18 @@ def find_event(options: EventOptions, env: Mapping[str, str]) -> Event:
     """The event that the options describe; without any, that of Actions or the checkout
     (UsageError if they do not make one, or there is none).
     """
-    current = _current_event(options, env)
+    try:
+        current = current_event(env)
+    except UsageError:
+        if not options.describe_an_event:
+            raise
+        # Where there is no commit.
+        current = Event("push", "refs/heads/main", repository=env.get("GITHUB_REPOSITORY", ""))
+    current = dataclasses.replace(
+        current,
+        sha=options.sha or current.sha,
+        default_branch=options.default_branch or current.default_branch,
+    )
     if not options.describe_an_event:
         return current
     ref, branch = options.ref or "", current.default_branch
@@ -110,22 +121,6 @@ def find_event(options: EventOptions, env: Mapping[str, str]) -> Event:
         fork=bool(number) and options.fork,
         force_build=options.force_build,
         payload={},
-    )
-
-
-def _current_event(options: EventOptions, env: Mapping[str, str]) -> Event:
-    """The event of Actions or the checkout, with what the options say of any event."""
-    try:
-        event = current_event(env)
-    except UsageError:
-        if not options.describe_an_event:
-            raise
-        event = Event("push", "refs/heads/main")  # where there is no commit
-    return dataclasses.replace(
-        event,
-        sha=options.sha or event.sha,
-        default_branch=options.default_branch or event.default_branch,
-        repository=env.get("GITHUB_REPOSITORY") or event.repository,
     )
 
 
