@@ -38,12 +38,15 @@ def make_wheel(
 
 
 def test_read(tmp_path: Path) -> None:
-    """Name, version, tags and digest come out as they are in file and metadata."""
+    """Name, version, tags and digest are those of the file; versions compare by PEP 440."""
     wheel = read_wheel(make_wheel(tmp_path, "1.2.3rc1", tag="cp311-abi3-win_amd64.manylinux_2_28_x86_64"))  # fmt: skip
     assert (wheel.project, wheel.version, wheel.pure) == ("mlc-llm", "1.2.3rc1", False)
     assert wheel.tags == ("cp311-abi3-manylinux_2_28_x86_64", "cp311-abi3-win_amd64")
     assert wheel.sha256 == files.sha256(wheel.path)
     assert read_wheel(make_wheel(tmp_path)).pure
+    assert same_version("1.2.3", "1.2.3.0")
+    for other in ("1.2.4", "1.2.3rc1", "1.2.3+gabc", "nonsense"):
+        assert not same_version("1.2.3", other)
 
 
 def test_what_is_not_a_wheel(tmp_path: Path) -> None:
@@ -57,13 +60,6 @@ def test_what_is_not_a_wheel(tmp_path: Path) -> None:
     for path in (half, tmp_path / "x.whl", tmp_path / "gone-1-py3-none-any.whl"):
         with pytest.raises(PipelineError, match="is not a wheel"):
             read_wheel(path)
-
-
-def test_same_version() -> None:
-    """Versions are compared as PEP 440 does."""
-    assert same_version("1.2.3", "1.2.3.0")
-    for other in ("1.2.4", "1.2.3rc1", "1.2.3+gabc", "nonsense"):
-        assert not same_version("1.2.3", other)
 
 
 NAMES = st.sampled_from(["m/a.py", "m/b.so", "m/c/d.py", "m.libs/x.so", "m-1.dist-info/METADATA",
@@ -94,11 +90,10 @@ def test_one_form(
         results.append(target.read_bytes())
     assert results[0] == results[1]
     with zipfile.ZipFile(target) as archive:
-        order = archive.namelist()
         kept = {m.filename: (archive.read(m), m.external_attr >> 16) for m in archive.filelist}
     modes = (0o100644, 0o100755)
     assert kept == {name: (data, modes[run]) for name, (data, run) in contents.items()}
-    assert "m-1.dist-info/RECORD" not in order[:-1]
+    assert "m-1.dist-info/RECORD" not in list(kept)[:-1]
 
 
 def test_builds_that_differ(tmp_path: Path) -> None:

@@ -33,28 +33,21 @@ def environment(
 
 def test_environment() -> None:
     """Time, what is given, parallelism, generator and paths are set; a path with a blank
-    stays one argument. MSVC gets no flags of GCC, and Ninja only where it is set up.
+    stays one argument. MSVC gets no flags of GCC, and Ninja only where it is set up. What
+    the user has set is kept.
     """
     result = environment({"PATH": "/bin", "CXXFLAGS": "-O1", "RUSTFLAGS": "-g"})
     assert (result["SOURCE_DATE_EPOCH"], result["GIVEN"]) == ("5", "1.0")
     assert result["CMAKE_BUILD_PARALLEL_LEVEL"] == result["CARGO_BUILD_JOBS"] == "3"
     assert result["CMAKE_GENERATOR"] == "Ninja"
     assert result["CXXFLAGS"] == "-O1 '-ffile-prefix-map=/my work/source=.'"
-    rust = result["CARGO_ENCODED_RUSTFLAGS"].split("\x1f")
-    assert rust[:2] == ["-g", "--remap-path-prefix=/my work/source=."]
+    assert result["CARGO_ENCODED_RUSTFLAGS"].startswith("-g\x1f--remap-path-prefix=/my work")
     assert result["PATH"] == f"{Path(sys.executable).parent}{os.pathsep}/bin"
     assert not [name for name in result if "LAUNCHER" in name]
     unset = {"CXXFLAGS", "CFLAGS", "CMAKE_GENERATOR"}
     assert not unset & set(environment({}, windows=True))
     assert environment({"VSCMD_VER": "17"}, windows=True)["CMAKE_GENERATOR"] == "Ninja"
-
-
-def test_user_has_the_last_word() -> None:
-    """What the user set in the environment is kept."""
-    chosen = {
-        "CMAKE_BUILD_PARALLEL_LEVEL": "9", "CMAKE_GENERATOR": "Unix Makefiles",
-        "CMAKE_CXX_COMPILER_LAUNCHER": "distcc",
-    }  # fmt: skip
+    chosen = {"CMAKE_GENERATOR": "Unix Makefiles", "CMAKE_CXX_COMPILER_LAUNCHER": "distcc"}
     result = environment(chosen | {"CMAKE_ARGS": "-DUSE_CUDA=ON"}, "sccache")
     assert {name: result[name] for name in chosen} == chosen
     assert result["CMAKE_ARGS"].startswith("-DUSE_CUDA=ON ")
@@ -82,26 +75,21 @@ def test_passwords_of_indexes_are_masked(monkeypatch: pytest.MonkeyPatch) -> Non
     assert redact("p%40ssw0rd p@ssw0rd rt-99 me") == f"{MASK} {MASK} {MASK} me"
 
 
-HATCHLING, NINJA = "hatchling==1.33.0", "ninja==1.13.2 ; sys_platform == 'linux'"
-
-
-@pytest.mark.parametrize(
-    ("requires", "kept"),
-    [
-        (["hatchling"], [HATCHLING, NINJA]),
-        (["hatchling>=1.27,<2"], [HATCHLING, NINJA]),
-        (["hatchling<1.30", "Ninja"], [NINJA]),
-        (["ninja==1.11", "hatchling", "not a requirement!"], [HATCHLING]),
-    ],
-)
-def test_constraints(requires: list[str], kept: list[str]) -> None:
+def test_constraints() -> None:
     """The lock holds the backends' versions, but never against the source's own wish."""
-    assert build.build_constraints([HATCHLING, NINJA, ""], requires) == kept
+    hatchling, ninja = "hatchling==1.33.0", "ninja==1.13.2 ; sys_platform == 'linux'"
+    for requires, kept in (
+        (["hatchling"], [hatchling, ninja]),
+        (["hatchling>=1.27,<2"], [hatchling, ninja]),
+        (["hatchling<1.30", "Ninja"], [ninja]),
+        (["ninja==1.11", "hatchling", "not a requirement!"], [hatchling]),
+    ):
+        assert build.build_constraints([hatchling, ninja, ""], requires) == kept
 
 
-@pytest.mark.parametrize(
-    ("output", "cause"),
-    [
+def test_explained_failures() -> None:
+    """The usual failures are named, each with what to do."""
+    for output, cause in (
         ("CMake Error: No CMAKE_CXX_COMPILER could be found.", "compiler was found"),
         ("Cargo is not found! Please install cargo.", "cargo"),
         ("c++: fatal error: Killed signal terminated program cc1plus", "memory"),
@@ -109,23 +97,15 @@ def test_constraints(requires: list[str], kept: list[str]) -> None:
         ("Compatibility with CMake < 3.5 has been removed from CMake.", "too old"),
         ('required library "liba.so.1" could not be located', "liba.so.1"),
         ("a.cc:3:1: error: expected ';'", "unknown"),
-    ],
-)
-def test_explained_failures(output: str, cause: str) -> None:
-    """The usual failures are named, each with what to do."""
-    reason = explain(output, build.FAILURES, PipelineError("unknown", "See above."))
-    assert cause in reason.message and reason.remedy
+    ):
+        reason = explain(output, build.FAILURES, PipelineError("unknown", "See above."))
+        assert cause in reason.message and reason.remedy
 
 
 def test_failed_build_is_a_sentence(tmp_path: Path) -> None:
     """A requirement that does not exist ends as one sentence with a remedy."""
-    folder = tmp_path / "s"
-    folder.mkdir()
-    (folder / "pyproject.toml").write_text(
-        '[build-system]\nrequires = ["hatchling>=9999"]\nbuild-backend = "hatchling.build"\n'
-        '[project]\nname = "mlc_llm"\nversion = "1"\n'
-    )
+    (tmp_path / "pyproject.toml").write_text('[build-system]\nrequires = ["hatchling>=9999"]\n')
     env = environment({"PATH": os.environ["PATH"], "PIP_NO_INDEX": "1"})
     with pytest.raises(PipelineError, match="requirement could not be installed") as caught:
-        build.run_build(folder, tmp_path, env, "pip", [])
+        build.run_build(tmp_path, tmp_path, env, "pip", [])
     assert "index" in caught.value.remedy

@@ -1,12 +1,12 @@
 """tools.wheels.source: which files a wheel is built from, and as which version."""
 
-import os
-import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tomlkit
 
+from tests.services.project import Project
 from tools.core.errors import PipelineError, UsageError
 from tools.core.secrets import redact
 from tools.wheels.archive import RecordedSource
@@ -15,35 +15,27 @@ from tools.wheels.source import Source, copy_tree, fetch, open_tree, parse_sourc
 PROJECT = '[project]\nname = "MLC.llm"\nversion = "0.20.0.dev0"  # kept\n'
 
 
-def git(folder: Path, *arguments: str) -> str:
-    """Run git in a folder, with an author and without the user's configuration."""
-    who = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
-    command = ["git", *who, "-c", "protocol.file.allow=always", "-C", str(folder), *arguments]
-    env = dict(os.environ, GIT_CONFIG_GLOBAL=os.devnull)
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
-def repository(folder: Path, **files: str) -> Path:
+def repository(folder: Path, **files: str) -> Project:
     """A git repository with one commit of a project and some files."""
-    folder.mkdir(parents=True)
-    git(folder, "init", "--quiet", "--initial-branch=main")
+    folder.mkdir()
     for name, text in {"pyproject.toml": PROJECT, **files}.items():
         (folder / name).write_text(text)
-    git(folder, "add", "--all")
-    git(folder, "commit", "--quiet", "--message=one")
-    return folder
+    project = Project(folder)
+    project.git("init", "--quiet", "--initial-branch=main")
+    project.commit()
+    return project
 
 
 @pytest.fixture
-def origin(tmp_path: Path) -> Path:
+def origin(tmp_path: Path) -> Project:
     """A repository whose package needs a submodule that is not at its branch's tip."""
     part, whole = repository(tmp_path / "part", part="pinned"), repository(tmp_path / "whole")
-    git(whole, "submodule", "--quiet", "add", part.as_uri(), "3rdparty/part")
-    git(whole, "commit", "--quiet", "--message=two")
-    git(whole, "tag", "--annotate", "v9.9.9", "--message=x")
-    (part / "part").write_text("newer")
-    git(part, "commit", "--quiet", "--all", "--message=newer")
+    trust = ("-c", "protocol.file.allow=always")
+    whole.git(*trust, "submodule", "--quiet", "add", part.root.as_uri(), "3rdparty/part")
+    whole.commit()
+    whole.git("tag", "--annotate", "v9.9.9", "--message=x")
+    (part.root / "part").write_text("newer")
+    part.commit()
     return whole
 
 
@@ -92,14 +84,13 @@ def test_only_tracked_files_are_built(
     means the same wherever nox is started.
     """
     origin = repository(tmp_path / "r", **{"a.py": "1", "gone.py": "", ".gitignore": "*.so\n"})
-    (origin / "a.py").write_text("2")
-    (origin / "gone.py").unlink()
-    (origin / "stray.py").write_text("x")
-    (origin / "old.so").write_text("x")
-    (origin / "link.py").symlink_to("a.py")
-    git(origin, "add", "link.py")
+    for name in ("a.py", "stray.py", "old.so"):
+        (origin.root / name).write_text("2")
+    (origin.root / "gone.py").unlink()
+    (origin.root / "link.py").symlink_to("a.py")
+    origin.git("add", "link.py")
     tree = open_tree(parse_source("r", tmp_path), tmp_path / "cache")
-    assert tree.recorded == RecordedSource("folder", git(origin, "rev-parse", "HEAD"), True)
+    assert tree.recorded == RecordedSource("folder", origin.git("rev-parse", "HEAD"), True)
     warned = capsys.readouterr().err
     assert "1 files are left out" in warned and "not committed" in warned
     copy_tree(tree, tmp_path / "copy")
@@ -120,48 +111,44 @@ def test_folder_without_git(tmp_path: Path) -> None:
     assert below(tmp_path / "copy") == {"pyproject.toml", "src/build/y.py"}
 
 
-def test_submodules(tmp_path: Path, origin: Path) -> None:
+def test_submodules(tmp_path: Path, origin: Project) -> None:
     """A tag, branch or commit comes with its submodules at their pinned commits. A folder
     whose submodules were not checked out is refused before it fails to compile.
     """
-    commit = git(origin, "rev-parse", "HEAD")
+    commit = origin.git("rev-parse", "HEAD")
     for ref in ("@v9.9.9", "@main", "", f"@{commit}"):
-        tree = open_tree(parse_source(f"git+{origin.as_uri()}{ref}", origin), tmp_path / ref)
+        source = parse_source(f"git+{origin.root.as_uri()}{ref}", tmp_path)
+        tree = open_tree(source, tmp_path / ref)
         assert tree.recorded == RecordedSource("git", commit, False)
-        copy_tree(tree, tmp_path / f"copy{ref}")
-        assert below(tmp_path / f"copy{ref}") == {
-            "pyproject.toml",
-            ".gitmodules",
-            "3rdparty/part/part",
-            "3rdparty/part/pyproject.toml",
-        }
-        assert (tmp_path / f"copy{ref}/3rdparty/part/part").read_text() == "pinned"
-    git(tmp_path, "clone", "--quiet", str(origin), "bare")
+        copy = tmp_path / f"copy{ref}"
+        copy_tree(tree, copy)
+        assert (copy / "3rdparty/part/part").read_text() == "pinned"
+        assert not (copy / ".git").exists()
+    origin.git("clone", "--quiet", ".", str(tmp_path / "bare"))
     with pytest.raises(PipelineError, match="3rdparty/part.*not checked out") as caught:
         open_tree(Source("folder", str(tmp_path / "bare")), tmp_path / "cache")
     assert "submodule update --init --recursive" in caught.value.remedy
 
 
-def test_fetch_is_cached_and_recovers(tmp_path: Path, origin: Path) -> None:
+def test_fetch_is_cached_and_recovers(tmp_path: Path, origin: Project) -> None:
     """The checkout follows its reference; what a killed git left costs a fetch from scratch;
     a remote that is away, or a wrong reference, costs nothing.
     """
-    source, cache = Source("git", origin.as_uri(), "main"), tmp_path / "cache"
+    source, cache = Source("git", origin.root.as_uri(), "main"), tmp_path / "cache"
     folder = fetch(source, cache)
     (folder / "mark").touch()
-    git(origin, "commit", "--quiet", "--allow-empty", "--message=three")
-    for broken in (False, True):
-        if broken:
-            (folder / ".git" / "index.lock").touch()
-            (folder / "pyproject.toml").unlink()
+    commit = origin.commit("three")
+    for kept in (True, False):
         assert fetch(source, cache) == folder
-        assert git(folder, "rev-parse", "HEAD") == git(origin, "rev-parse", "HEAD")
+        assert Project(folder).git("rev-parse", "HEAD") == commit
         assert (folder / "3rdparty/part/part").read_text() == "pinned"
-        assert (folder / "mark").exists() is not broken
-    assert list(cache.iterdir()) == [folder]
+        assert (folder / "mark").exists() is kept
+        (folder / ".git" / "index.lock").touch()
+        (folder / "pyproject.toml").unlink()
+    assert fetch(source, cache) == folder and list(cache.iterdir()) == [folder]
     with pytest.raises(PipelineError, match="could not fetch nowhere of file:"):
-        fetch(Source("git", origin.as_uri(), "nowhere"), cache)
-    origin.rename(tmp_path / "away")
+        fetch(replace(source, ref="nowhere"), cache)
+    origin.root.rename(tmp_path / "away")
     with pytest.raises(PipelineError, match="could not fetch main of file:"):
         fetch(source, cache)
     assert (folder / "pyproject.toml").exists()
@@ -183,11 +170,10 @@ def test_version(tmp_path: Path) -> None:
     assert path.read_text() == text
 
 
-@pytest.mark.parametrize("text", ["[project", "[tool.x]\n", 'project = "x"\n', None])
-def test_unreadable_project(tmp_path: Path, text: str | None) -> None:
-    """A pyproject.toml that names no project, or is not there, is one sentence."""
-    if text:
+def test_unreadable_project(tmp_path: Path) -> None:
+    """A pyproject.toml that is not there, or names no project, is one sentence."""
+    for text in ("[project", "[tool.x]\n", 'project = "x"\n', ""):
+        with pytest.raises(PipelineError, match="gives no project name") as caught:
+            put_version(tmp_path, "1.2.3")
+        assert "#subdirectory=FOLDER" in caught.value.remedy
         (tmp_path / "pyproject.toml").write_text(text)
-    with pytest.raises(PipelineError, match="gives no project name") as caught:
-        put_version(tmp_path, "1.2.3")
-    assert "#subdirectory=FOLDER" in caught.value.remedy
