@@ -58,8 +58,7 @@ _REFUSALS = (
     Failure(
         "^403(?s:.*)^x-accepted-github-permissions: (?P<rights>.+)",
         "the token lacks a permission ({said})",
-        "Give it the permission {rights}; a job's own token has those of the workflow's"
-        " permissions: {rights}.",
+        "Give it the permission {rights} (on Actions: the job, under permissions:).",
     ),
     Failure(
         "^403",

@@ -59,6 +59,25 @@ class Challenge(NamedTuple):
     service: str = ""
 
 
+# A parameter (``realm="..."``), or the word that begins a challenge (``Bearer``).
+_PART = re.compile(r'([\w-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))|([A-Za-z][\w-]*)')
+
+
+def choose_challenge(header: str) -> Challenge | None:
+    """What to answer of a ``WWW-Authenticate`` header: Bearer before Basic, else None."""
+    offered: dict[str, dict[str, str]] = {}
+    parameters: dict[str, str] = {}
+    for key, quoted, plain, scheme in _PART.findall(header):
+        if scheme:
+            parameters = offered.setdefault(scheme.lower(), {})
+        else:
+            parameters[key.lower()] = plain or re.sub(r"\\(.)", r"\1", quoted)
+    for scheme in ("bearer", "basic"):
+        if (found := offered.get(scheme)) is not None:
+            return Challenge(scheme, found.get("realm", ""), found.get("service", ""))
+    return None
+
+
 class _Body(Struct):
     """What is read of a JSON body: a page of tags or of referrers, errors, a token."""
 
@@ -111,7 +130,7 @@ class Registry:
         headers = self._request("HEAD", f"/v2/{name}/manifests/{reference}", name).headers
         digest = headers.get("Docker-Content-Digest", "")
         size = headers.get("Content-Length", "")
-        if not oci.is_digest(digest) or not size.isdigit():
+        if not oci.is_digest(digest) or not size.isdecimal():
             # Both headers are only recommended: the content itself always tells.
             return self.manifest(name, reference).descriptor
         media_type = headers.get("Content-Type", "").partition(";")[0].strip()
@@ -205,13 +224,7 @@ class Registry:
             response = self._send(method, url, self._authorization(scope, authorization))
         return _checked(response)
 
-    def _send(
-        self,
-        method: str,
-        url: str,
-        authorization: str,
-        query: dict[str, str | None] | None = None,
-    ) -> Response:
+    def _send(self, method: str, url: str, authorization: str, **query: str | None) -> Response:
         headers = {"Authorization": authorization or None}
         policy = self._policy
         try:
@@ -250,31 +263,12 @@ class Registry:
                 "Nothing was sent; use a registry whose token server has TLS.",
             )
         query = {"service": challenge.service or None, "scope": scope or None}
-        found = _parse(_checked(self._send("GET", challenge.realm, self._basic, query)))
+        found = _parse(_checked(self._send("GET", challenge.realm, self._basic, **query)))
         token = found.token or found.access_token
         if not token:
             raise RegistryError(f"The token server of {self.host} gave no token.")
         remember(token)
         return token
-
-
-# A parameter (``realm="..."``), or the word that begins a challenge (``Bearer``).
-_PART = re.compile(r'([\w-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))|([A-Za-z][\w-]*)')
-
-
-def choose_challenge(header: str) -> Challenge | None:
-    """What to answer of a ``WWW-Authenticate`` header: Bearer before Basic, else None."""
-    offered: dict[str, dict[str, str]] = {}
-    parameters: dict[str, str] = {}
-    for key, quoted, plain, scheme in _PART.findall(header):
-        if scheme:
-            parameters = offered.setdefault(scheme.lower(), {})
-        else:
-            parameters[key.lower()] = plain or re.sub(r"\\(.)", r"\1", quoted)
-    for scheme in ("bearer", "basic"):
-        if (found := offered.get(scheme)) is not None:
-            return Challenge(scheme, found.get("realm", ""), found.get("service", ""))
-    return None
 
 
 def _checked(response: Response) -> Response:
@@ -286,8 +280,10 @@ def _checked(response: Response) -> Response:
     said = response.content[:200].decode(errors="replace")
     with contextlib.suppress(ValueError):
         errors = parse_json(response.content, _Body).errors or ()
-        said = "; ".join(f"{e.get('code')}: {e.get('message')}" for e in errors)
-    said = redact(said[:500]).strip()
+        said = "; ".join(
+            ": ".join(str(e[k]) for k in ("code", "message") if k in e) for e in errors
+        )
+    said = redact(said).strip()[:500]
     kind = NotFound if status == 404 else RegistryError
     words = f" ({said})" if said else ""
     error = kind(f"{address.netloc} {meaning} {address.path}{words}.", remedy)

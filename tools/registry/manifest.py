@@ -34,7 +34,7 @@ def is_digest(text: str) -> bool:
 
 def is_loopback(host: str) -> bool:
     """Whether a registry's ``host[:port]`` is on this machine, where plain HTTP is spoken."""
-    local = r"(localhost|127(\.\d{1,3}){3}|\[?::1\]?)(:\d+)?"
+    local = r"(localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]+)?"
     return re.fullmatch(local, host) is not None
 
 
