@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.services import project as projects
-from tests.services.gate import Fault, Seen, gate_before
+from tests.services.gate import Fault, Gate, Seen
 from tests.services.project import Project
 from tests.services.registry import Registry
 from tools.core.files import read_json
@@ -362,7 +362,7 @@ def test_passing_trouble_of_the_registry(
         asked.append("HEAD after PUT" if "PUT" in asked else seen.method)
         return Fault(500) if asked[-1] == "HEAD after PUT" else None
 
-    with gate_before(registry.url) as gate:
+    with Gate(registry.url) as gate:
         gate.fault = while_a_tag_is_written
         env = {"REGISTRY": gate.address, "IMAGE_NAME": "tester/trouble"}
         done = succeed(broken.run("images", "development", env=env))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.services.gate import Fault, Gate, Seen, TokenServer, gate_before
+from tests.services.gate import Fault, Gate, Seen, TokenServer
 from tests.services.registry import Registry as RealRegistry
 from tests.services.registry import Repository
 from tools.core.errors import UsageError
@@ -31,14 +31,14 @@ def client(host: str, user: str = "", password: str = "") -> Client:
 @pytest.fixture
 def gate(registry: RealRegistry) -> Iterator[Gate]:
     """A gate before the registry, without tokens."""
-    with gate_before(registry.url) as running:
+    with Gate(registry.url) as running:
         yield running
 
 
 @pytest.fixture
 def token_gate(registry: RealRegistry) -> Iterator[Gate]:
     """A gate before the registry that asks for Bearer tokens, as GitHub's does."""
-    with gate_before(registry.url, TokenServer(*LOGIN)) as running:
+    with Gate(registry.url, TokenServer(*LOGIN)) as running:
         yield running
 
 
@@ -174,7 +174,7 @@ def test_tags_of_every_page():
         link = {"Link": f'</v2/a/tags/list?last={start + 2}>; rel="next"'} if start < 4 else {}
         return Fault(200, link, json.dumps({"tags": [f"{start}", f"{start + 1}"]}).encode())
 
-    with gate_before("") as gate:
+    with Gate("") as gate:
         gate.fault = page
         assert client(gate.address).tags("a") == ["0", "1", "2", "3", "4", "5"]
 
@@ -280,7 +280,7 @@ def test_the_login_goes_nowhere_else(repository: Repository, token_gate: Gate):
     """A registry can't make us send the login in the clear to a token server, nor to another
     host with an address in its response.
     """
-    with gate_before("") as other:
+    with Gate("") as other:
         other.fault = lambda _seen: Fault(200)
         away = Fault(202, {"Location": f"{other.url}/upload"})
         token_gate.fault = lambda seen: away if seen.method == "POST" else None
@@ -321,7 +321,7 @@ def test_passing_faults_are_outlived(repository: Repository, gate: Gate):
 def test_nobody_there(monkeypatch: pytest.MonkeyPatch):
     """A registry that is down is one sentence; no proxy is asked for one on this machine."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    with gate_before("") as gone:
+    with Gate("") as gone:
         gone.fault = lambda _seen: Fault(200)
         assert client(gone.address).answer() == "open"
     with pytest.raises(RegistryError, match=f"{gone.address} cannot be reached: .*refused"):

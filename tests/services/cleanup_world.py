@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.services.gate import Gate, gate_before
+from tests.services.gate import Gate
 from tests.services.github import Answer, Call, GitHubServer
 from tests.services.packages import PackagesService
 from tests.services.registry import Registry, Repository, digest_of
@@ -109,7 +109,7 @@ class World:
 @pytest.fixture
 def world(registry: Registry, tmp_path: Path) -> Iterator[World]:
     service = PackagesService(registry)
-    with gate_before(registry.url) as gate:
+    with Gate(registry.url) as gate:
         with GitHubServer(tmp_path / "github", service.routes) as server:
             server.add_token(TOKEN)
             repository = registry.repository(f"owner/{os.urandom(4).hex()}/image")

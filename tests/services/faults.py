@@ -1,12 +1,13 @@
 """Faults for the simulated services: what goes wrong with which request."""
 
-from __future__ import annotations
-
+import socket
+import struct
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 ACTIONS = {
@@ -25,27 +26,16 @@ ACTIONS = {
 
 @dataclass
 class Fault:
-    """One thing that goes wrong.
+    """One thing that goes wrong."""
 
-    Attributes:
-        action: One of :data:`ACTIONS`.
-        kind: Operation that it befalls, such as ``repos/create-release``; ``*`` for any.
-        nth: Which of the requests of that kind, from 1; 0 for every one.
-        status: For ``status``.
-        data: Body of a ``status`` answer.
-        headers: Further headers of a ``status`` answer.
-        seconds: For ``delay``.
-        hook: For ``call-before`` and ``call-after``.
-    """
-
-    action: str
-    kind: str = "*"
-    nth: int = 1
-    status: int = 500
+    action: str  # one of ACTIONS
+    kind: str = "*"  # operation that it befalls, such as repos/create-release; * for any
+    nth: int = 1  # which of the requests of that kind; 0 for every one
+    status: int = 500  # for status, with its body and further headers:
     data: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
-    hook: Callable[[], None] | None = None
+    seconds: float = 0.0  # for delay
+    hook: Callable[[], None] | None = None  # for call-before and call-after
 
     def __post_init__(self) -> None:
         if self.action not in ACTIONS:
@@ -66,41 +56,33 @@ class Faults:
         with self._lock:
             self._seen[kind] += 1
             self._seen["*"] += 1
-            found = [
-                fault
-                for fault in self.script
-                if fault.kind in {kind, "*"} and fault.nth in {0, self._seen[fault.kind]}
-            ]
+            found = [f for f in self.script if f.kind in {kind, "*"}]
+            found = [f for f in found if f.nth in {0, self._seen[f.kind]}]
             self.fired += found
             return found
 
 
-# Answers of the usual kinds.
-
-
 def limited(in_seconds: int) -> Fault:
     """A used-up primary rate limit that resets in so many seconds."""
-    return Fault(
-        "status",
-        status=403,
-        data={"message": "API rate limit exceeded for user ID 1.", "status": "403"},
-        headers={
-            "x-ratelimit-limit": "5000",
-            "x-ratelimit-remaining": "0",
-            "x-ratelimit-reset": str(int(time.time()) + in_seconds),
-        },
-    )
+    headers = {
+        "x-ratelimit-limit": "5000",
+        "x-ratelimit-remaining": "0",
+        "x-ratelimit-reset": str(int(time.time()) + in_seconds),
+    }
+    data = {"message": "API rate limit exceeded for user ID 1.", "status": "403"}
+    return Fault("status", status=403, data=data, headers=headers)
 
 
 def already_exists(resource: str, name: str) -> Fault:
     """A validation error that says that something of that name is there."""
-    return Fault(
-        "status",
-        status=422,
-        data={
-            "message": "Validation Failed",
-            "errors": [{"resource": resource, "code": "already_exists", "field": name}],
-            "documentation_url": "https://docs.github.com/rest",
-            "status": "422",
-        },
-    )
+    error = {"resource": resource, "code": "already_exists", "field": name}
+    data = {"message": "Validation Failed", "errors": [error], "status": "422"}
+    return Fault("status", status=422, data=data)
+
+
+def reset(handler: BaseHTTPRequestHandler) -> None:
+    """End a connection with a TCP reset, as a crashed peer or a firewall does."""
+    linger = struct.pack("ii", 1, 0)
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    handler.close_connection = True
+    socket.socket(fileno=handler.connection.detach()).close()

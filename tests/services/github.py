@@ -16,58 +16,44 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import re
-import select
+import shutil
 import socket
 import ssl
-import struct
 import sys
 import threading
 import time
 import urllib.parse
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests.services.faults import Fault, Faults
+from tests.services.faults import Fault, Faults, reset
 from tests.services.store import Store
-
-DOCS = "https://docs.github.com/rest"
-STALL_LIMIT = 60.0
 
 
 class Refusal(Exception):
     """An answer of 400 or more, with GitHub's error body."""
 
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        errors: Sequence[Mapping[str, Any]] = (),
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
+    def __init__(self, status: int, message: str, errors: Any = (), headers: Any = ()) -> None:
         super().__init__(message)
-        self.status = status
-        self.headers = dict(headers or {})
-        self.data: dict[str, Any] = {"message": message}
-        if errors:
-            self.data["errors"] = [dict(error) for error in errors]
-        self.data |= {"documentation_url": DOCS, "status": str(status)}
+        data = {"message": message, **({"errors": errors} if errors else {})}
+        data |= {"documentation_url": "https://docs.github.com/rest", "status": str(status)}
+        self.answer = Answer(status, data, dict(headers))
 
 
 @dataclass
 class Answer:
-    """What an endpoint answers: JSON ``data``, or ``raw`` bytes, or a ``file``."""
+    """What an endpoint answers: JSON ``data``, or a ``file``."""
 
     status: int = 200
     data: Any = None
     headers: dict[str, str] = field(default_factory=dict)
-    raw: bytes | None = None
     file: Path | None = None
 
 
@@ -92,33 +78,19 @@ class Route:
 
 @dataclass
 class Token:
-    """A token and what it may do.
+    """A token and what it may do."""
 
-    Attributes:
-        login: Whose it is.
-        kind: ``classic``, ``fine-grained`` or ``installation`` (of Actions).
-        scopes: Of a classic one.
-        permissions: Of the others, such as ``{"contents": "write"}``.
-        expires: Seconds since the epoch; None for never.
-    """
-
-    login: str = "octocat"
-    kind: str = "classic"
-    scopes: tuple[str, ...] = ("repo", "write:packages", "delete:packages")
-    permissions: Mapping[str, str] = field(default_factory=dict)
-    expires: float | None = None
-
-    @property
-    def expired(self) -> bool:
-        """Whether its time is over."""
-        return self.expires is not None and self.expires < time.time()
+    login: str = "octocat"  # whose it is
+    kind: str = "classic"  # or fine-grained, or installation (of Actions)
+    scopes: tuple[str, ...] = ("repo", "write:packages", "delete:packages")  # of a classic one
+    permissions: Mapping[str, str] = field(default_factory=dict)  # such as contents: write
+    expires: float | None = None  # seconds since the epoch; None for never
 
     def may(self, permission: str, level: str) -> bool:
         """Whether it may read or write something."""
         if self.kind == "classic":
-            scope = {"contents": "repo", "metadata": "repo"}.get(permission, "")
-            wanted = {scope} if scope else {f"{level}:packages"}
-            return level == "read" or bool(wanted & set(self.scopes))
+            scope = "repo" if permission in {"contents", "metadata"} else f"{level}:packages"
+            return level == "read" or scope in self.scopes
         return self.permissions.get(permission) in {level, "write"}
 
 
@@ -128,37 +100,24 @@ class Call:
 
     server: GitHubServer
     handler: _Handler
-    values: dict[str, str]
+    values: dict[str, str]  # of the names in the route's path
     query: dict[str, str]
     token: Token | None
-    base: str
-    uploads: str
+    base: str  # of addresses in the answer
+    uploads: str  # of addresses for uploads
 
     @property
     def store(self) -> Store:
         """The server's state."""
         return self.server.store
 
-    @property
-    def length(self) -> int:
-        """Bytes of the body."""
-        return int(self.handler.headers.get("Content-Length") or 0)
-
     def header(self, name: str) -> str:
         """A header of the request, or an empty string."""
         return self.handler.headers.get(name) or ""
 
     def json(self) -> dict[str, Any]:
-        """The body, parsed; 400 if it is no JSON object."""
-        text = self.handler.read_body()
-        if not text:
-            return {}
-        try:
-            found = json.loads(text)
-        except ValueError as error:
-            raise Refusal(400, "Problems parsing JSON") from error
-        if not isinstance(found, dict):
-            raise Refusal(400, "Body should be a JSON object")
+        """The body, parsed."""
+        found: dict[str, Any] = json.loads(self.handler.read_body() or "{}")
         return found
 
     def need(self, permission: str, level: str) -> None:
@@ -172,28 +131,20 @@ class Call:
             scope = "repo" if permission == "contents" else f"{level}:{permission}"
             raise Refusal(404, "Not Found", headers={"x-accepted-oauth-scopes": scope})
         whose = {"installation": "integration"}.get(self.token.kind, "personal access token")
-        raise Refusal(
-            403,
-            f"Resource not accessible by {whose}",
-            headers={"x-accepted-github-permissions": f"{permission}={level}"},
-        )
+        headers = {"x-accepted-github-permissions": f"{permission}={level}"}
+        raise Refusal(403, f"Resource not accessible by {whose}", headers=headers)
 
     def page(self, items: list[Any]) -> Answer:
         """One page of a list with its ``Link`` header."""
         size = min(100, max(1, int(self.query.get("per_page") or 30)))
         number = max(1, int(self.query.get("page") or 1))
         last = max(1, -(-len(items) // size))
-        links = []
-        path = self.handler.path.partition("?")[0]
-        for name, target, there in (
-            ("prev", number - 1, number > 1),
-            ("next", number + 1, number < last),
-            ("last", last, number < last),
-            ("first", 1, number > 1),
-        ):
-            if there:
-                query = urllib.parse.urlencode({**self.query, "page": target})
-                links.append(f'<{self.server.origin}{path}?{query}>; rel="{name}"')
+        others = {"prev": number - 1, "first": 1} if number > 1 else {}
+        others |= {"next": number + 1, "last": last} if number < last else {}
+        path, links = self.handler.path.partition("?")[0], []
+        for name, target in others.items():
+            query = urllib.parse.urlencode({**self.query, "page": target})
+            links.append(f'<{self.server.url}{path}?{query}>; rel="{name}"')
         headers = {"Link": ", ".join(links)} if links and self.server.links else {}
         return Answer(200, items[(number - 1) * size : number * size], headers)
 
@@ -205,7 +156,8 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = -1
     server: _Listener
-    unread = 0
+    unread = 0  # bytes of the body
+    half_read = False  # whether half of the body is all that is read
 
     def log_message(self, *_: object) -> None:
         """Nothing on stderr: tests read :attr:`GitHubServer.log`."""
@@ -223,9 +175,12 @@ class _Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(ConnectionError, ssl.SSLError, TimeoutError, ValueError):
             super().handle()
 
-    def read_body(self, limit: int | None = None) -> bytes:
+    def read_body(self, limit: int = sys.maxsize) -> bytes:
         """What is left of the body, or ``limit`` bytes of it at most."""
-        wanted = self.unread if limit is None else min(limit, self.unread)
+        if self.half_read:
+            self.rfile.read(self.unread // 2)
+            self.reset()
+        wanted = min(limit, self.unread)
         found = self.rfile.read(wanted) if wanted else b""
         self.unread -= len(found)
         if len(found) < wanted:
@@ -234,64 +189,45 @@ class _Handler(BaseHTTPRequestHandler):
 
     def reset(self) -> None:
         """End the connection with a TCP reset."""
-        self.close_connection = True
-        with contextlib.suppress(OSError):
-            linger = struct.pack("ii", 1, 0)
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        raw = self.connection
-        with contextlib.suppress(OSError, ValueError):
-            self.rfile.close()
-        with contextlib.suppress(OSError):
-            if isinstance(raw, ssl.SSLSocket):
-                raw = raw.detach()  # type: ignore[assignment]
-                socket.socket(fileno=raw).close()  # type: ignore[arg-type]
-            else:
-                # The files over the socket hold it open; closing the descriptor resets.
-                socket.socket(fileno=raw.detach()).close()
+        reset(self)
         raise ConnectionError("reset")
 
     def stall(self) -> None:
-        """Wait, without an answer, until the client gives up."""
-        until = time.monotonic() + STALL_LIMIT
-        while time.monotonic() < until and not self.server.owner.stopping.is_set():
-            if select.select([self.connection], [], [], 0.05)[0]:
-                if not self.connection.recv(65536):
-                    break
+        """Wait, without an answer, until the client gives up, a minute at most."""
         self.close_connection = True
+        self.connection.settimeout(60)
+        while self.connection.recv(65536):
+            pass
         raise ConnectionError("stalled")
 
     def respond(self) -> None:
-        """Answer one request."""
         self.unread = int(self.headers.get("Content-Length") or 0)
         self.server.answer(self)
 
-    do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = do_HEAD = respond  # noqa: N815
+    do_GET = do_HEAD = do_POST = do_PATCH = do_PUT = do_DELETE = respond  # noqa: N815
 
     def write(self, answer: Answer, headers: Mapping[str, str], half: bool = False) -> None:
         """Write an answer, or half of its body."""
-        body = answer.raw if answer.raw is not None else b""
+        given, body = {**headers, **answer.headers}, b""
         if answer.data is not None:
             body = json.dumps(answer.data).encode()
-        size = answer.file.stat().st_size if answer.file else len(body)
+            given = {"Content-Type": "application/json; charset=utf-8", **given}
         self.send_response_only(answer.status)
-        json_type = {"Content-Type": "application/json; charset=utf-8"}
-        given = json_type if answer.data is not None else {}
-        for name, value in {**given, **headers, **answer.headers}.items():
-            self.send_header(name, value)
         if answer.status not in {204, 304}:
-            self.send_header("Content-Length", str(size))
+            size = answer.file.stat().st_size if answer.file else len(body)
+            given["Content-Length"] = str(size)
         if self.unread or half:
             # The rest of the body would be taken for the next request.
             self.close_connection = True
-            self.send_header("Connection", "close")
+            given["Connection"] = "close"
+        for name, value in given.items():
+            self.send_header(name, value)
         self.end_headers()
-        if self.command != "HEAD":
-            if answer.file and not half:
-                with answer.file.open("rb") as source:
-                    while piece := source.read(1 << 20):
-                        self.wfile.write(piece)
-            else:
-                self.wfile.write(body[: len(body) // 2] if half else body)
+        if answer.file:
+            with answer.file.open("rb") as source:
+                shutil.copyfileobj(source, self.wfile)
+        elif self.command != "HEAD":
+            self.wfile.write(body[: len(body) // 2] if half else body)
         self.wfile.flush()
 
 
@@ -320,12 +256,6 @@ class GitHubServer:
         latency: Seconds before each request is acted on.
         port: Port; 0 for any.
         tls: Certificate and key files, for https.
-
-    Attributes:
-        url: Address as ``GITHUB_API_URL``.
-        log: One entry a request: when, operation, status, seconds.
-        leaks: Requests to the storage host that bore a token.
-        errors: Exceptions in endpoints; a test should find none.
     """
 
     def __init__(
@@ -336,7 +266,7 @@ class GitHubServer:
         *,
         latency: float = 0.0,
         port: int = 0,
-        tls: tuple[Path, Path] | None = None,
+        tls: Sequence[Path] | None = None,
     ) -> None:
         if routes is None:
             from tests.services.releases import ROUTES
@@ -346,99 +276,74 @@ class GitHubServer:
         self.routes = list(routes)
         self.faults = Faults(list(faults))
         self.latency = latency
-        self.log: list[dict[str, Any]] = []
-        self.leaks: list[str] = []
-        self.errors: list[BaseException | None] = []
+        self.log: list[dict[str, Any]] = []  # a request: kind, method, path, status, seconds
+        self.leaks: list[str] = []  # requests to the storage host that bore a token
+        self.errors: list[BaseException | None] = []  # in endpoints: there should be none
         self.connections: set[socket.socket] = set()
-        self.stopping = threading.Event()
-        self.limit = 5000
+        self.limit, self.used = 5000, 0  # requests an hour
         self.links = True  # whether lists name their other pages: a proxy may take that away
         self.no_digests = False  # as for assets from before GitHub took digests
-        self.used = 0
-        self._log_file = (folder / "requests.jsonl").open("a", encoding="utf-8")
         self._main = self._listen(port, tls, self._answer)
         self._storage = self._listen(0, tls, self._answer_storage)
         scheme = "https" if tls else "http"
-        self.origin = f"{scheme}://127.0.0.1:{self._main.server_address[1]}"
+        # The address of the API (GITHUB_API_URL), and of the host that has the assets.
+        self.url = f"{scheme}://127.0.0.1:{self._main.server_address[1]}"
         self.storage = f"{scheme}://127.0.0.1:{self._storage.server_address[1]}"
 
     def _listen(
-        self, port: int, tls: tuple[Path, Path] | None, answer: Callable[[_Handler], None]
+        self, port: int, tls: Sequence[Path] | None, answer: Callable[[_Handler], None]
     ) -> _Listener:
-        made = _Listener(("127.0.0.1", port), _Handler)
-        made.owner = self
-        made.answer = answer
+        new = _Listener(("127.0.0.1", port), _Handler)
+        new.owner, new.answer = self, answer
         if tls:
             context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             context.load_cert_chain(*tls)
-            made.socket = context.wrap_socket(
-                made.socket, server_side=True, do_handshake_on_connect=False
-            )
-        return made
+            # The handshake is for the connection's own thread.
+            new.socket = context.wrap_socket(new.socket, True, do_handshake_on_connect=False)
+        return new
 
     def __enter__(self) -> GitHubServer:
         for listener in (self._main, self._storage):
-            threading.Thread(
-                target=listener.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-            ).start()
+            threading.Thread(target=listener.serve_forever, args=(0.01,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stopping.set()
         for listener in (self._main, self._storage):
             listener.shutdown()
             listener.server_close()
         for connection in list(self.connections):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-        self._log_file.close()
         self.store.close()
 
-    @property
-    def url(self) -> str:
-        """Address of the API, as ``GITHUB_API_URL``."""
-        return self.origin
-
-    # --- state that tests set up ------------------------------------------------
-
-    def add_token(self, value: str, token: Token | None = None) -> str:
-        """Make a token known; returns its value."""
-        made = token or Token()
-        self.store.put("tokens", value, {**vars(made), "permissions": dict(made.permissions)})
-        return value
+    def add_token(self, value: str, token: Token | None = None) -> None:
+        """Make a token known."""
+        self.store.put("tokens", value, asdict(token or Token()))
 
     def add_repository(
-        self, name: str, tags: Mapping[str, str] | None = None, **more: Any
+        self, name: str, tags: Mapping[str, str] | None = None, immutable: bool = False
     ) -> None:
-        """Make a repository known, with its git tags (name -> commit)."""
-        value = {
-            "full_name": name,
-            "tags": dict(tags or {}),
-            "private": False,
-            "immutable": False,
-        }
-        self.store.put("repositories", name.lower(), {**value, **more})
+        """Make a repository known, with its git tags (name -> commit); ``immutable`` is
+        GitHub's setting for releases.
+        """
+        value = {"full_name": name, "tags": dict(tags or {}), "immutable": immutable}
+        self.store.put("repositories", name.lower(), value)
 
     # --- answering --------------------------------------------------------------
 
-    def _token(self, handler: _Handler) -> Token | None:
-        given = handler.headers.get("Authorization") or ""
-        if not given:
+    def _token(self, authorization: str) -> Token | None:
+        if not authorization:
             return None
-        found = self.store.get("tokens", given.partition(" ")[2].strip())
-        token = Token(**{**found, "scopes": tuple(found["scopes"])}) if found else None
-        if token is None or token.expired:
+        found = self.store.get("tokens", authorization.partition(" ")[2].strip())
+        if not found or (found["expires"] or math.inf) < time.time():
             raise Refusal(401, "Bad credentials")
-        return token
+        return Token(**found)
 
     def _headers(self, token: Token | None) -> dict[str, str]:
         """Headers that every answer has."""
         self.used += 1
         found = {
-            "Date": formatdate(usegmt=True),
-            "Server": "github.com",
             "x-github-request-id": uuid.uuid4().hex[:16].upper(),
-            "x-github-media-type": "github.v3; format=json",
             "x-ratelimit-limit": str(self.limit),
             "x-ratelimit-remaining": str(max(0, self.limit - self.used)),
             "x-ratelimit-used": str(self.used),
@@ -454,93 +359,65 @@ class GitHubServer:
             found["github-authentication-token-expiration"] = expiration
         return found
 
-    def _find(self, handler: _Handler) -> tuple[Route | None, dict[str, str], str, str]:
-        """The endpoint, its values, and the bases of addresses in its answer."""
-        path = handler.path.partition("?")[0]
-        base, uploads = self.origin, f"{self.origin}/api/uploads"
-        if path.startswith("/api/v3/"):
-            path, base = path.removeprefix("/api/v3"), f"{self.origin}/api/v3"
-        elif path == "/api/graphql":
-            path = "/graphql"
-        method = handler.command
-        if path.startswith("/api/uploads/"):
-            path, method = path.removeprefix("/api/uploads"), f"UPLOAD {method}"
-        for route in self.routes:
-            values = route.match("GET" if method == "HEAD" else method, path)
-            if values is not None:
-                return route, values, base, uploads
-        return None, {}, base, uploads
-
     def _answer(self, handler: _Handler) -> None:
-        started = time.time()
-        route, values, base, uploads = self._find(handler)
+        """Act on a request and answer, with what goes wrong on the way."""
+        started, (route, call) = time.time(), self._find(handler)
         kind = route.name if route else "unknown"
-        entry = {"t": started, "kind": kind, "method": handler.command, "path": handler.path}
+        entry = {"kind": kind, "method": handler.command, "path": handler.path}
         self.log.append(entry)
+        faults = {fault.action: fault for fault in self.faults.next(kind)}
+        handler.half_read = "half-read" in faults
         try:
-            self._play(handler, route, values, base, uploads, entry, self.faults.next(kind))
+            self._befall(handler, faults, "before")
+            answer = self._act(route, call, faults.get("status"))
+            entry["status"] = answer.status
+            self._befall(handler, faults, "after")
+            handler.write(answer, self._headers(call.token), half="half-answer" in faults)
         finally:
             entry["seconds"] = time.time() - started
-            with contextlib.suppress(ValueError):
-                self._log_file.write(json.dumps(entry) + "\n")
-                self._log_file.flush()
 
-    def _play(
-        self,
-        handler: _Handler,
-        route: Route | None,
-        values: dict[str, str],
-        base: str,
-        uploads: str,
-        entry: dict[str, Any],
-        faults: Sequence[Fault],
-    ) -> None:
-        """Act on a request and answer, with what goes wrong on the way."""
-        if self.latency:
-            time.sleep(self.latency)
-        by_action = {fault.action: fault for fault in faults}
-        self._before(handler, by_action)
-        token: Token | None = None
+    def _find(self, handler: _Handler) -> tuple[Route | None, Call]:
+        """The endpoint of a request, and the request as it sees it."""
+        path, _, text = handler.path.partition("?")
+        method = handler.command.replace("HEAD", "GET")
+        base = f"{self.url}/api/v3" if path.startswith("/api/v3/") else self.url
+        if path.startswith("/api/uploads/"):
+            method = f"UPLOAD {method}"
+        path = re.sub(r"^/api(/v3|/uploads)?(?=/)", "", path)
+        query = dict(urllib.parse.parse_qsl(text, keep_blank_values=True))
+        call = Call(self, handler, {}, query, None, base, f"{self.url}/api/uploads")
+        for route in self.routes:
+            if (values := route.match(method, path)) is not None:
+                call.values = values
+                return route, call
+        return None, call
+
+    def _act(self, route: Route | None, call: Call, fault: Fault | None) -> Answer:
+        """What an endpoint answers, or what a fault lets it answer."""
+        if fault:
+            call.handler.read_body()
+            data = fault.data or {"message": "Server Error", "status": str(fault.status)}
+            return Answer(fault.status, data, dict(fault.headers))
         try:
-            if "status" in by_action:
-                fault = by_action["status"]
-                handler.read_body()
-                data = fault.data or {"message": "Server Error", "status": str(fault.status)}
-                answer = Answer(fault.status, data, dict(fault.headers))
-            else:
-                token = self._token(handler)
-                if not handler.headers.get("User-Agent"):
-                    raise Refusal(403, "Request forbidden by administrative rules.")
-                if route is None:
-                    raise Refusal(404, "Not Found")
-                text = handler.path.partition("?")[2]
-                query = dict(urllib.parse.parse_qsl(text, keep_blank_values=True))
-                call = Call(self, handler, values, query, token, base, uploads)
-                if "half-read" in by_action:
-                    handler.half = call.length // 2  # type: ignore[attr-defined]
-                answer = route.run(call)
+            call.token = self._token(call.header("Authorization"))
+            if not call.header("User-Agent"):
+                raise Refusal(403, "Request forbidden by administrative rules.")
+            if route is None:
+                raise Refusal(404, "Not Found")
+            return route.run(call)
         except Refusal as refusal:
-            answer = Answer(refusal.status, refusal.data, refusal.headers)
-        entry["status"] = answer.status
-        self._after(handler, by_action)
-        handler.write(answer, self._headers(token), half="half-answer" in by_action)
+            return refusal.answer
 
-    def _before(self, handler: _Handler, faults: Mapping[str, Fault]) -> None:
-        if "delay" in faults:
-            time.sleep(faults["delay"].seconds)
-        if "call-before" in faults and faults["call-before"].hook:
-            faults["call-before"].hook()
-        if "reset-before" in faults:
+    def _befall(self, handler: _Handler, faults: Mapping[str, Fault], when: str) -> None:
+        """What goes wrong before a request is acted on, or after."""
+        delay = faults["delay"].seconds if "delay" in faults else self.latency
+        if delay and when == "before":
+            time.sleep(delay)
+        if (fault := faults.get(f"call-{when}")) and fault.hook:
+            fault.hook()
+        if f"reset-{when}" in faults:
             handler.reset()
-        if "stall-before" in faults:
-            handler.stall()
-
-    def _after(self, handler: _Handler, faults: Mapping[str, Fault]) -> None:
-        if "call-after" in faults and faults["call-after"].hook:
-            faults["call-after"].hook()
-        if "reset-after" in faults:
-            handler.reset()
-        if "stall-after" in faults:
+        if f"stall-{when}" in faults:
             handler.stall()
 
     def _answer_storage(self, handler: _Handler) -> None:
@@ -548,8 +425,7 @@ class GitHubServer:
         if handler.headers.get("Authorization"):
             self.leaks.append(handler.path)
         path = self.store.folder / "blobs" / handler.path.rsplit("/", 1)[-1]
-        found = path.is_file()
-        answer = Answer(200, file=path) if found else Answer(404, raw=b"no such object")
+        answer = Answer(file=path) if path.is_file() else Answer(404)
         handler.write(answer, {"Content-Type": "application/octet-stream"})
 
 
@@ -563,21 +439,11 @@ def main() -> None:
     parser.add_argument("--tag", action="append", default=[], help="NAME=COMMIT")
     parser.add_argument("--token", default="simulated-token")
     parser.add_argument("--tls", type=Path, nargs=2, metavar=("CERTIFICATE", "KEY"))
-    parser.add_argument("--faults", type=Path, help="JSON list of faults")
     given = parser.parse_args()
-    faults = json.loads(given.faults.read_text()) if given.faults else []
-    tls = tuple(given.tls) if given.tls else None
-    with GitHubServer(
-        given.folder,
-        faults=[Fault(**fault) for fault in faults],
-        latency=given.latency,
-        port=given.port,
-        tls=tls,
-    ) as server:
-        if not server.store.get("repositories", given.repository.lower()):
-            server.add_token(given.token)
-            tags = dict(tag.split("=", 1) for tag in given.tag)
-            server.add_repository(given.repository, tags)
+    options = {"latency": given.latency, "port": given.port, "tls": given.tls}
+    with GitHubServer(given.folder, **options) as server:
+        server.add_token(given.token)
+        server.add_repository(given.repository, dict(tag.split("=", 1) for tag in given.tag))
         print(json.dumps({"url": server.url, "token": given.token}), flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()

@@ -1,7 +1,5 @@
 """A checkout of this project for a test: its own git repository, commands run in it."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess
@@ -24,23 +22,18 @@ IDENTITY = {
 
 @dataclass
 class Project:
-    """A checkout.
-
-    Attributes:
-        root: Its folder.
-        env: Variables of every command run in it, over the test's own.
-    """
+    """A checkout."""
 
     root: Path
-    env: dict[str, str] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)  # of every command, over the test's own
 
     def git(self, *arguments: str) -> str:
         """Run git here; its output, stripped."""
-        command = ["git", "-C", str(self.root), *arguments]
-        env = {**os.environ, **IDENTITY}
-        return subprocess.run(
-            command, env=env, capture_output=True, text=True, check=True
-        ).stdout.strip()
+        done = subprocess.run(
+            ["git", "-C", str(self.root), *arguments], env={**os.environ, **IDENTITY},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return done.stdout.strip()
 
     def commit(self, message: str = "change") -> str:
         """Commit all changes; the commit's hash."""

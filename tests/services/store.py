@@ -4,11 +4,8 @@ The journal is the state: a restarted service reads it again, and a test replays
 ask what was true after each single change.
 """
 
-from __future__ import annotations
-
 import json
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,27 +25,22 @@ class Store:
         self.lock = threading.RLock()
         self.tables: Tables = {}
         self._path = folder / "journal.jsonl"
-        for entry in read_journal(self._path):
-            apply(self.tables, entry)
+        self._path.touch()
+        for self.tables in self.history():
+            pass
         self._journal = self._path.open("a", encoding="utf-8")
 
     def close(self) -> None:
         """Close the journal."""
         self._journal.close()
 
-    def _change(self, entry: dict[str, Any]) -> None:
+    def put(self, table: str, key: object, value: Any) -> None:
+        """Set a value, all of it; None removes it."""
         with self.lock:
+            entry = [table, str(key), value]
             self._journal.write(json.dumps(entry) + "\n")
             self._journal.flush()
-            apply(self.tables, entry)
-
-    def put(self, table: str, key: object, value: Any) -> None:
-        """Set a value, all of it."""
-        self._change({"t": time.time(), "table": table, "key": str(key), "value": value})
-
-    def drop(self, table: str, key: object) -> None:
-        """Remove a value."""
-        self._change({"t": time.time(), "table": table, "key": str(key)})
+            _apply(self.tables, *entry)
 
     def get(self, table: str, key: object) -> Any:
         """A value, or None."""
@@ -70,24 +62,16 @@ class Store:
     def history(self) -> Iterator[Tables]:
         """The tables after each change, from the first on (one object, updated)."""
         with self.lock:
-            entries = list(read_journal(self._path))
+            lines = self._path.read_text(encoding="utf-8").splitlines()
         tables: Tables = {}
-        for entry in entries:
-            apply(tables, entry)
+        for line in lines:
+            _apply(tables, *json.loads(line))
             yield tables
 
 
-def read_journal(path: Path) -> Iterator[dict[str, Any]]:
-    """The changes in a journal, in order."""
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            yield json.loads(line)
-
-
-def apply(tables: Tables, entry: dict[str, Any]) -> None:
-    """Carry one change out."""
-    table = tables.setdefault(entry["table"], {})
-    if "value" in entry:
-        table[entry["key"]] = entry["value"]
+def _apply(tables: Tables, table: str, key: str, value: Any) -> None:
+    values = tables.setdefault(table, {})
+    if value is None:
+        values.pop(key, None)
     else:
-        table.pop(entry["key"], None)
+        values[key] = value
