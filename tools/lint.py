@@ -1,16 +1,12 @@
 """The session ``lint``: all linters at the same time; what they print is shown as it is.
 
-A fault in the formatting ends the others, whose findings would stand on lines that the
-formatter moves. On Actions .github/problem-matchers.json makes annotations of the lines.
+On Actions .github/problem-matchers.json makes annotations of the lines.
 """
-
-from __future__ import annotations
 
 import hashlib
 import shutil
 import sys
 import sysconfig
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,24 +17,26 @@ from tools.core.settings import ROOT, load
 from tools.repo.git import git
 
 STAMP = Path(".nox/.cache/lint.txt")
-Patterns = tuple[str, ...]
-PYTHON: Patterns = ("Python files below LINT_PATHS",)
-TYPED: Patterns = ("[tool.mypy] files",)
+PYTHON = ["Python files below LINT_PATHS"]
 WORKFLOWS, ACTIONS = ".github/workflows/*.y*ml", ".github/actions/*/action.y*ml"
 DEPENDABOT = ".github/dependabot.y*ml"
+SCHEMA = "check-jsonschema --builtin-schema vendor"
+# A POSIX-only call without a guard is an error there.
+WINDOWS = "mypy --platform win32 --no-warn-unreachable --cache-dir .mypy_cache/win32"
 # Name, command, and the files it is given (git's patterns): without any it is left out.
-LINTERS: tuple[tuple[str, str, Patterns], ...] = (
+LINTERS = [
     ("black", "black --check", PYTHON),
     ("isort", "isort --check-only --filter-files", PYTHON),
     ("flake8", "flake8", PYTHON),
-    ("mypy", "mypy", TYPED),
-    ("import-linter", "lint-imports --no-logo --no-cache --config", ("pyproject.toml",)),
-    ("hadolint", "hadolint --no-color", ("Dockerfile", "docker/*Dockerfile")),
-    ("workflows", "check-jsonschema --builtin-schema vendor.github-workflows", (WORKFLOWS,)),
-    ("actions", "check-jsonschema --builtin-schema vendor.github-actions", (ACTIONS,)),
-    ("dependabot", "check-jsonschema --builtin-schema vendor.dependabot", (DEPENDABOT,)),
-    ("zizmor", "zizmor --offline -q --persona pedantic", (WORKFLOWS, ACTIONS, DEPENDABOT)),
-)
+    ("mypy", "mypy --config-file", ["pyproject.toml"]),
+    ("mypy for Windows", WINDOWS, ["noxfile.py", "tools/*.py"]),
+    ("import-linter", "lint-imports --no-logo --no-cache --config", ["pyproject.toml"]),
+    ("hadolint", "hadolint --no-color", ["Dockerfile", "docker/*Dockerfile"]),
+    ("workflows", f"{SCHEMA}.github-workflows", [WORKFLOWS]),
+    ("actions", f"{SCHEMA}.github-actions", [ACTIONS]),
+    ("dependabot", f"{SCHEMA}.dependabot", [DEPENDABOT]),
+    ("zizmor", "zizmor --offline -q --persona pedantic", [WORKFLOWS, ACTIONS, DEPENDABOT]),
+]
 
 
 @dataclass(frozen=True)
@@ -49,54 +47,44 @@ class Options:
     all: bool = cli.option(False, "lint although nothing has changed")
 
 
-def files_of(root: Path, *patterns: str) -> list[str]:
+def files_of(*patterns: str) -> list[str]:
     """Files (like ``patterns``, if any) that git tracks or does not ignore, sorted."""
     options = ("--cached", "--others", "--exclude-standard", "-z")
-    listed = git(root, "ls-files", *options, "--", *patterns)
-    return sorted({name for name in listed.split("\0") if (root / name).is_file()})
+    listed = git(ROOT, "ls-files", *options, "--", *patterns)
+    return sorted({name for name in listed.split("\0") if (ROOT / name).is_file()})
 
 
-def python_files(root: Path, paths: Sequence[str]) -> list[str]:
-    """The Python files that are, or are below, one of ``paths``."""
-    return [file for file in files_of(root, *paths) if file.endswith((".py", ".pyi"))]
-
-
-def program(name: str, *words: str) -> list[str]:
+def program(line: str, words: Sequence[str]) -> list[str]:
     """A command whose program is this environment's, else the PATH's."""
-    return [shutil.which(name, path=sysconfig.get_path("scripts")) or name, *words]
+    name, *options = line.split()
+    found = shutil.which(name, path=sysconfig.get_path("scripts")) or name
+    return [found, *options, *words]
 
 
-def commands(root: Path, python: Sequence[str]) -> dict[str, list[str]]:
-    """The command of each linter that has something to look at."""
-    mypy = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]
-    typed = [path for path in mypy["files"] if (root / path).exists()]
-    special: dict[Patterns, Sequence[str]] = {PYTHON: python, TYPED: typed}
-    selected = {n: special.get(like) or files_of(root, *like) for n, _, like in LINTERS}
-    return {n: program(*line.split(), *selected[n]) for n, line, _ in LINTERS if selected[n]}
-
-
-def fingerprint(root: Path, paths: Sequence[str]) -> str:
+def fingerprint(paths: Sequence[str]) -> str:
     """Digest of all that the verdict depends on: files, settings, installed packages."""
     folders = (Path(entry) for entry in sys.path)
     installed = sorted(info.name for folder in folders for info in folder.glob("*.dist-info"))
-    whole = hashlib.sha256(repr((sys.version, installed, list(paths))).encode())
-    for name in files_of(root):
-        whole.update(f"\0{name}\0{files.sha256(root / name)}".encode())
+    whole = hashlib.sha256(repr((sys.version, installed, paths)).encode())
+    for name in files_of():
+        whole.update(f"\0{name}\0{files.sha256(ROOT / name)}".encode())
     return whole.hexdigest()
 
 
-def lint(root: Path, python: Sequence[str]) -> None:
+def lint(python: Sequence[str]) -> None:
     """Run all linters; show what those print that are not content (then PipelineError)."""
     if console.on_actions():
         console.say("::add-matcher::.github/problem-matchers.json")
-    names = commands(root, python)
-    done = process.together(names, cwd=root, enough=lambda n, d: n == "black" and d.code != 0)
+    selected = {
+        name: python if like == PYTHON else files_of(*like) for name, _, like in LINTERS
+    }
+    commands = {n: program(line, selected[n]) for n, line, _ in LINTERS if selected[n]}
+    done = process.together(commands, cwd=ROOT)
     failed = [name for name, ended in done.items() if ended.code]
     for name in failed:
         console.say(f"{name}:\n{done[name].output}")
-    for name in names:
-        result = "not clean" if name in failed else "clean" if name in done else "not finished"
-        console.say(f"{name}: {result}")
+    for name in done:
+        console.say(f"{name}: {'not clean' if name in failed else 'clean'}")
     if failed:
         formats = {"black", "isort"} & set(failed)
         remedy = "Run nox -s lint -- --fix." if formats else "See what they print above."
@@ -108,16 +96,16 @@ def work(options: Options) -> None:
     paths = load(root=ROOT).lint_paths
     if missing := [path for path in paths if not (ROOT / path).exists()]:
         console.say(f"left out, as they do not exist: {', '.join(missing)}")
-    python = python_files(ROOT, paths)
+    python = [file for file in files_of(*paths) if file.endswith(".py")]
     for fixer in ("isort -q --filter-files", "black -q") if options.fix and python else ():
-        process.stream(program(*fixer.split(), *python), cwd=ROOT)
-    stamp, now = ROOT / STAMP, fingerprint(ROOT, paths)
+        process.stream(program(fixer, python), cwd=ROOT)
+    now, stamp = fingerprint(paths), ROOT / STAMP
     known = stamp.exists() and stamp.read_text(encoding="utf-8") == now
     # A CI run must not depend on what an earlier one found.
     if known and not options.all and not console.on_ci():
         console.say("nothing has changed since all was clean")
         return
-    lint(ROOT, python)
+    lint(python)
     files.write(stamp, now)
 
 

@@ -1,7 +1,5 @@
 """What --debug shows."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os
@@ -11,7 +9,7 @@ import sys
 
 import pytest
 
-from tools.core.settings import ROOT, load, names, shown, variable
+from tools.core.settings import FIELDS, ROOT
 
 SECRETS = {
     "GH_TOKEN": "ghp_debugtoken0123456789",
@@ -22,36 +20,26 @@ SECRETS = {
 }
 
 
-def test_every_setting_with_its_origin() -> None:
-    """All of them, and where each came from; of secrets only whether they are set."""
-    rows = {name: (value, origin) for name, value, origin in shown(load({}, ROOT))}
-    assert list(rows) == [variable(name) for name in names()]
-    given = load({**SECRETS, "CMAKE_VERSION": "3.30"}, ROOT)
-    rows = {name: (value, origin) for name, value, origin in shown(given)}
-    assert rows["CMAKE_VERSION"] == ("3.30", "environment CMAKE_VERSION")
-    assert rows["REGISTRY"][1] == "pyproject.toml registry"
-    assert rows["TEST_TIMEOUT"][1] == "default"
-    assert rows["GH_TOKEN"] == ("set", "environment GH_TOKEN")
-
-
 @pytest.mark.parametrize("switch", ["--debug", "RUNNER_DEBUG"])
 def test_a_real_session(switch: str) -> None:
-    """Settings, event and the commands; no secret; stdout untouched."""
+    """Each setting with its origin, event and commands; no secret; stdout untouched."""
     event = {"GITHUB_EVENT_NAME": "push", "GITHUB_REF": "refs/heads/develop"}
-    env = {
-        **os.environ,
-        **SECRETS,
-        **event,
-        "REGISTRY": "ghcr.io",
-        "RUNNER_DEBUG": "1" if switch != "--debug" else "0",
-    }
+    debug = {"RUNNER_DEBUG": "1" if switch == "RUNNER_DEBUG" else "0"}
+    env = {**os.environ, **SECRETS, **event, **debug, "CMAKE_VERSION": "3.30"}
+    env.pop("REGISTRY", None)
     command = [sys.executable, "-m", "tools.images", "development", "--dry-run", "--json"]
     command += ["--debug"] if switch == "--debug" else []
     done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "ghcr.io" in json.loads(done.stdout)["references"][0]
-    for text in ("CMAKE_VERSION", "pyproject.toml cmake-version", "refs/heads/develop"):
-        assert text in done.stderr
+    lines = {re.sub(" {2,}", "|", line) for line in done.stderr.splitlines()}
+    assert {name.upper() for name in FIELDS} <= {line.split("|")[0] for line in lines}
+    assert {
+        "CMAKE_VERSION|3.30|environment CMAKE_VERSION",
+        "TEST_TIMEOUT|120.0|default",
+    } < lines
+    assert {"REGISTRY|ghcr.io|pyproject.toml registry", "ref|refs/heads/develop"} < lines
+    assert "GH_TOKEN|set|environment GH_TOKEN" in lines
     assert "$ git -C" in done.stderr
     for value in SECRETS.values():
         assert value not in done.stderr + done.stdout

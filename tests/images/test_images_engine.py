@@ -506,10 +506,9 @@ def test_killed_build(
 RUN = """
 import sys
 from tools.core import process
-from tools.core.janitor import Janitor
 from tools.images.containers import Runner
 command = "import time; print('still here', flush=True); time.sleep(1000)"
-with Janitor() as janitor, process.watched_by(janitor):
+with process.watched() as janitor:
     runner = Runner(janitor, sys.argv[1], "", float(sys.argv[2]))
     try:
         runner.run("python", "-c", command)

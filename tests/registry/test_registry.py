@@ -16,8 +16,9 @@ from tools.core.errors import UsageError
 from tools.core.secrets import Secret, redact
 from tools.core.settings import load
 from tools.registry import manifest as oci
-from tools.registry.client import Challenge, NotFound, RegistryError, choose_challenge, connect
+from tools.registry.client import Challenge, NotFound
 from tools.registry.client import Registry as Client
+from tools.registry.client import RegistryError, choose_challenge, connect
 from tools.registry.manifest import parse_manifest
 
 LOGIN = ("robot", "pass-of-robot")

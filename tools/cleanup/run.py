@@ -86,7 +86,7 @@ def delete(
     allowed: Collection[str] = ()
     stays = ChainMap(result.skipped, result.failed, result.saved)
     look_at = clock()
-    with progress("deleted", lambda rest: rest * pace) as shown:
+    with progress("deleted") as shown:
         for number, digest in enumerate(planned):
             shown(number, len(planned))
             if clock() >= look_at:

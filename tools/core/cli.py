@@ -57,22 +57,17 @@ def parser(session: str, about: str, options: type[DataclassInstance]) -> Parser
         elif one.default == ():
             words |= {"action": "append", "default": []}
         if "type" in words:
-            words["type"] = argument(words["type"])
+            words["type"] = partial(_argument, words["type"])
         new.add_argument(*flags, **words)
     new.add_argument("--debug", action="store_true", help="show settings, event and commands")
     return new
 
 
-def argument(parse: Callable[[str], T]) -> Callable[[str], T]:
-    """``parse``, whose ValueError says the accepted forms, for ``type=``."""
-
-    def parsed(text: str) -> T:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {error}") from error
-
-    return parsed
+def _argument(parse: Callable[[str], T], text: str) -> T:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {error}") from error
 
 
 def count(text: str) -> int:
@@ -101,10 +96,9 @@ def main(
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, _terminated)
-    started = time.monotonic()
-    console.emitted(reset=True)
+    started, console.emitted = time.monotonic(), False
     line = session if " " in session else f"nox -s {session} --"
-    code = _guarded(parser(line, about, options), options, work, words)
+    code = _guarded(lambda: _work(parser(line, about, options), options, work, words), words)
     result = "done" if code == 0 else f"failed with exit code {code}"
     took = time.monotonic() - started
     console.step_summary(f"Session `{session}`: {result} after {took:.1f} s.")
@@ -118,54 +112,47 @@ def command(
     return partial(main, session, about, options, work)
 
 
-def _guarded(
-    parser: Parser,
-    options: type[Options],
-    work: Callable[[Options], int | None],
-    words: list[str],
-) -> int:
-    """Work; every failure that a person can do something about is a sentence and a code."""
-    try:
-        parsed = parser.parse_args(words)
-        # RUNNER_DEBUG is set when a run is repeated with debug logging on Actions.
-        console.debug(parsed.debug or os.environ.get("RUNNER_DEBUG") == "1")
-        if console.debugging():
-            console.say(f"Python {sys.version.split()[0]} on {sys.platform}, arguments {words}")
-        values = {one.name: getattr(parsed, one.name) for one in fields(options)}
-        return work(options(**{k: _frozen(v) for k, v in values.items()})) or 0
-    except PipelineError as error:
-        return _failed(error, words)
-    except BrokenPipeError:
-        # Who read our output has had enough (``| head``); leave nothing to flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        return _failed(_of_system(error), words)
-    except KeyboardInterrupt:
-        console.say("interrupted")
-        return 130
-
-
-def _frozen(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _failed(error: PipelineError, words: list[str]) -> int:
-    console.fail(error)
-    if "--json" in words and not console.emitted():  # a result that tells of failures
-        console.emit_json(error.to_json())
-    return error.exit_code
-
-
 def _terminated(_number: int, _frame: object) -> None:
     """SIGTERM ends us as Ctrl-C does, so that everything is cleaned up."""
     raise KeyboardInterrupt
 
 
-def _of_system(error: OSError) -> PipelineError:
-    """What the system refused (a full disk, a missing right), as a sentence."""
-    where = f" ({error.filename})" if error.filename else ""
-    return PipelineError(
-        f"The system refused: {error.strerror or error}{where}.",
-        "See whether the disk is full and the file may be written.",
-    )
+def _work(
+    parser: Parser,
+    options: type[Options],
+    work: Callable[[Options], int | None],
+    words: Sequence[str],
+) -> int:
+    given = vars(parser.parse_args(words))
+    # RUNNER_DEBUG is set when a run is repeated with debug logging on Actions.
+    console.debugging = given.pop("debug") or os.environ.get("RUNNER_DEBUG") == "1"
+    if console.debugging:
+        console.say(f"Python {sys.version.split()[0]} on {sys.platform}, arguments {words}")
+    lists = {name: tuple(one) for name, one in given.items() if isinstance(one, list)}
+    return work(options(**given | lists)) or 0
+
+
+def _guarded(work: Callable[[], int], words: Sequence[str]) -> int:
+    """Work; every failure that a person can do something about is a sentence and a code."""
+    try:
+        return work()
+    except BrokenPipeError:
+        # Who read our output has had enough (``| head``); leave nothing to flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        console.say("interrupted")
+        return 130
+    except PipelineError as error:
+        failure = error
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        failure = PipelineError(
+            f"The system refused: {error.strerror or error}{where}.",
+            "See whether the disk is full and the file may be written.",
+        )
+    console.fail(failure)
+    if "--json" in words and not console.emitted:  # a result that tells of failures
+        said = {"message": failure.message, "remedy": failure.remedy}
+        console.emit_json({"error": said})
+    return failure.exit_code

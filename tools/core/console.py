@@ -5,8 +5,6 @@ output folds into groups; elsewhere plain lines. ``NO_COLOR`` is honoured by ric
 Machine-readable output alone goes to stdout, through :func:`emit_json`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys
@@ -17,26 +15,8 @@ from tools.core.errors import PipelineError
 from tools.core.files import to_json
 from tools.core.secrets import redact
 
-_debugging = False
-_emitted = False
-
-
-def debug(on: bool = True) -> None:
-    """Show settings, the event and every command as they are read and run (``--debug``)."""
-    global _debugging
-    _debugging = on
-
-
-def debugging() -> bool:
-    """Whether ``--debug`` was given."""
-    return _debugging
-
-
-def emitted(reset: bool = False) -> bool:
-    """Whether the JSON document was printed; ``reset`` begins a new command."""
-    global _emitted
-    _emitted = _emitted and not reset
-    return _emitted
+debugging = False  # --debug: settings, the event and commands are shown
+emitted = False  # whether this command has printed its JSON document
 
 
 def on_actions() -> bool:
@@ -56,48 +36,38 @@ def is_terminal() -> bool:
 
 def say(text: str = "", style: str = "") -> None:
     """Print lines to stderr, secrets masked; ``style`` is a rich style name."""
-    text = redact(text)
     if style and is_terminal():
         from rich.console import Console
 
-        Console(stderr=True, highlight=False).print(text, style=style, markup=False)
-        return
-    print(text, file=sys.stderr, flush=True)
+        Console(stderr=True, highlight=False).print(redact(text), style=style, markup=False)
+    else:
+        print(redact(text), file=sys.stderr, flush=True)
 
 
-def _escape(value: str, of_property: bool = False) -> str:
-    """Escape a workflow command's text, as actions/toolkit's ``command.ts`` does."""
-    value = value.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-    return value.replace(":", "%3A").replace(",", "%2C") if of_property else value
-
-
-def annotate(level: str, message: str, title: str = "") -> None:
+def _annotate(level: str, message: str) -> None:
     """Make a message an annotation of the run on Actions; elsewhere nothing.
 
-    Args:
-        level: ``error``, ``warning`` or ``notice``.
-        message: The text; newlines are allowed.
-        title: A short title.
+    Source: actions/toolkit, ``command.ts``, for what is escaped.
     """
     if on_actions():
-        head = f"::{level} title={_escape(redact(title), True)}" if title else f"::{level}"
-        print(f"{head}::{_escape(redact(message))}", file=sys.stderr, flush=True)
+        line = redact(message).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+        say(f"::{level}::{line}")
 
 
 def warn(message: str) -> None:
     """A warning: something is not as it should be, but the work goes on."""
     say(f"warning: {message}", style="yellow")
-    annotate("warning", message)
+    _annotate("warning", message)
 
 
 def fail(error: PipelineError) -> None:
-    """Show an error: the sentence, the remedy, and the detail below."""
+    """Show an error: the sentence, the remedy, and the detail above."""
     if error.detail:
         say(error.detail.rstrip())
     say(f"error: {error.message}", style="bold red")
     if error.remedy:
         say(f"  what to do: {error.remedy}")
-    annotate("error", str(error))
+    _annotate("error", str(error))
 
 
 @contextlib.contextmanager
@@ -123,63 +93,52 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]], title: str 
 
         drawn = Table(*headings, title=title or None)
         for row in cells:
-            drawn.add_row(*(Text(cell) for cell in row))
+            drawn.add_row(*map(Text, row))
         Console(stderr=True).print(drawn)
         return
     lines = [list(headings), *cells]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(headings))]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     if title:
         say(title)
     for line in lines:
-        say("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip())
+        say("  ".join(map(str.ljust, line, widths)).rstrip())
 
 
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A table in GitHub's Markdown, cells escaped."""
-
-    def line(cells: Sequence[object]) -> str:
-        texts = (str(c).replace("|", "\\|").replace("\n", " ") for c in cells)
-        return "| " + " | ".join(texts) + " |"
-
-    return "\n".join([line(headings), line(["---"] * len(headings)), *map(line, rows)]) + "\n"
+    lines = [headings, ["---"] * len(headings), *rows]
+    cells = [[str(c).replace("|", "\\|").replace("\n", " ") for c in line] for line in lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
 
 def emit_json(value: object) -> None:
     """Print one JSON document, plain data or dataclasses, to stdout: the only thing that
     ever goes there.
     """
-    global _emitted
-    _emitted = True
+    global emitted
+    emitted = True
     print(redact(to_json(value)), flush=True)
 
 
 def step_summary(markdown: str) -> None:
     """Append Markdown to the job's summary (``GITHUB_STEP_SUMMARY``), if there is one."""
-    path = os.environ.get("GITHUB_STEP_SUMMARY")
-    if path:
+    if path := os.environ.get("GITHUB_STEP_SUMMARY"):
         with open(path, "a", encoding="utf-8") as handle:
             handle.write(redact(markdown).rstrip("\n") + "\n\n")
 
 
 def set_output(name: str, value: str) -> None:
-    """Set a step output (``GITHUB_OUTPUT``), several lines allowed; elsewhere nothing.
-
-    Uses the heredoc form with a delimiter that cannot occur in the value.
-    """
-    path = os.environ.get("GITHUB_OUTPUT")
-    if not path:
-        return
+    """Set a step's output (``GITHUB_OUTPUT``), several lines allowed; elsewhere nothing."""
     mark = "EOF"
     while mark in value:
         mark += "_"
-    with open(path, "a", encoding="utf-8") as handle:
-        handle.write(f"{name}<<{mark}\n{value}\n{mark}\n")
+    if path := os.environ.get("GITHUB_OUTPUT"):
+        with open(path, "a", encoding="utf-8") as handle:
+            handle.write(f"{name}<<{mark}\n{value}\n{mark}\n")
 
 
 def human_size(size: float) -> str:
     """Bytes as a person reads them, in decimal units: ``12.3 MB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(size) < 999.95 or unit == "GB":
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    raise AssertionError("unreachable")
+    from rich.filesize import decimal
+
+    return decimal(int(size))

@@ -1,7 +1,5 @@
 """Errors that a person reads: one sentence of what is wrong, one of what to do."""
 
-from __future__ import annotations
-
 
 class PipelineError(Exception):
     """The work failed.
@@ -16,19 +14,13 @@ class PipelineError(Exception):
 
     def __init__(self, message: str, remedy: str = "", detail: str = "") -> None:
         super().__init__(message)
-        self.message = message
-        self.remedy = remedy
-        self.detail = detail
+        self.message, self.remedy, self.detail = message, remedy, detail
 
     def __str__(self) -> str:
         return f"{self.message} {self.remedy}".strip()
 
-    def to_json(self) -> dict[str, dict[str, str]]:
-        """The error as ``--json`` shows it."""
-        return {"error": {"message": self.message, "remedy": self.remedy}}
-
 
 class UsageError(PipelineError):
-    """Bad usage or settings: nothing has been done (exit code 2)."""
+    """Bad usage or settings: nothing has been done."""
 
     exit_code = 2

@@ -4,10 +4,7 @@ JSON becomes a dataclass here, at the edge, or is refused: behind it nothing has
 whether a key is there. msgspec does the conversion; its messages name the field.
 """
 
-from __future__ import annotations
-
 import contextlib
-import dataclasses
 import hashlib
 import json
 import os
@@ -43,12 +40,6 @@ def write(path: Path, content: str | bytes) -> None:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def copy(source: Path, target: Path) -> None:
-    """Copy a file with its times, whole or not at all."""
-    with replaced(target) as part:
-        shutil.copy2(source, part)
-
-
 def remove_tree(folder: Path) -> None:
     """Remove a folder, if it is there, with its read-only files (on Windows, git's objects).
 
@@ -77,13 +68,7 @@ def write_json(path: Path, value: object) -> None:
 
 def to_json(value: object) -> str:
     """Plain data or dataclasses (nested ones too) as indented JSON."""
-    return json.dumps(value, indent=2, default=_fields)
-
-
-def _fields(value: object) -> object:
-    if dataclasses.is_dataclass(value):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    raise TypeError(f"{type(value).__name__} is not plain data")
+    return json.dumps(value, indent=2, default=vars)
 
 
 def convert(value: object, kind: type[T]) -> T:
@@ -98,11 +83,7 @@ def convert(value: object, kind: type[T]) -> T:
 
 
 def parse_json(text: str | bytes, kind: type[T]) -> T:
-    """JSON text as ``kind``.
-
-    Raises:
-        ValueError: It is no JSON, or a field is missing or of another type.
-    """
+    """JSON text as ``kind``; ValueError as :func:`convert`, or if it is not JSON."""
     import msgspec
 
     return msgspec.json.decode(text, type=kind)

@@ -4,11 +4,8 @@ requests is what PyGithub and the Docker SDK bring; urllib3's ``Retry`` waits be
 attempts, longer each time, and as long as ``Retry-After`` asks.
 """
 
-from __future__ import annotations
-
 import re
 import ssl
-from collections.abc import Collection
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -18,30 +15,22 @@ from tools.core.errors import UsageError
 from tools.core.secrets import redact
 
 USER_AGENT = "mlc-llm-pipeline"
-PASSING_STATUSES = (429, 500, 502, 503, 504)
-LONGEST_PAUSE = 120  # seconds that a server can ask for with Retry-After
 
 
-def retry(
-    total: int = 5, backoff: float = 0.5, methods: Collection[str] | None = None
-) -> Retry:
-    """What is tried again: resets, timeouts, 429 and 5xx.
-
-    Args:
-        total: How often a request is repeated before it has failed.
-        backoff: Seconds of the first pause; it doubles, with as much jitter.
-        methods: HTTP methods that may be repeated; None for all.
+def retry(total: int, backoff: float = 0.5) -> Retry:
+    """Resets, timeouts, 429 and 5xx are tried again, with any method: ``total`` times, first
+    after ``backoff`` seconds, which double, with as much jitter.
     """
     return Retry(
         total=total,
         other=0,  # certificates that are not trusted
         backoff_factor=backoff,
         backoff_jitter=backoff,
-        status_forcelist=PASSING_STATUSES,
-        allowed_methods=methods,
+        status_forcelist=(429, 500, 502, 503, 504),
+        allowed_methods=None,
         raise_on_status=False,
         raise_on_redirect=False,
-        retry_after_max=LONGEST_PAUSE,
+        retry_after_max=120,  # seconds that a server can ask for
     )
 
 
@@ -52,13 +41,6 @@ def reason(error: BaseException) -> str:
         return reason(inner)
     text = re.sub(r"^<?[\w.]+.*?>?: ", "", redact(str(error)))
     return text.rstrip(".") or type(error).__name__
-
-
-class _NoNetrc(requests.auth.AuthBase):
-    """Keeps requests from putting a login of ``.netrc`` in place of ours."""
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        return request
 
 
 class _Session(requests.Session):
@@ -72,25 +54,30 @@ class _Session(requests.Session):
         return super().merge_environment_settings(url, proxies, stream, chosen, cert)
 
 
+def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """An ``auth`` that keeps requests from taking a login of ``.netrc`` in place of ours."""
+    return request
+
+
 def session(
-    ca_certificates: str = "", policy: Retry | None = None, connections: int = 10
+    policy: Retry, ca_certificates: str = "", connections: int = 10
 ) -> requests.Session:
     """A session for one service; the proxy comes from the environment.
 
     Args:
+        policy: What is tried again.
         ca_certificates: PEM file of authorities to trust; empty for the usual ones.
-        policy: What is tried again; :func:`retry` if not given.
         connections: How many are kept open: as many as threads use it.
 
     Raises:
         UsageError: ``ca_certificates`` cannot be read.
     """
     new = _Session()
-    adapter = HTTPAdapter(max_retries=policy or retry(), pool_maxsize=connections)
+    adapter = HTTPAdapter(max_retries=policy, pool_maxsize=connections)
     new.mount("https://", adapter)
     new.mount("http://", adapter)
     new.headers["User-Agent"] = USER_AGENT
-    new.auth = _NoNetrc()
+    new.auth = _as_it_is
     if ca_certificates:
         try:
             ssl.create_default_context(cafile=ca_certificates)

@@ -7,26 +7,21 @@ closes, because we ended in whatever way, it removes what is still owed.
 It runs isolated (``python -I``), as a file: nothing of ours is imported here.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Sequence
-from pathlib import Path
-from types import TracebackType
-from typing import IO, TYPE_CHECKING
+from collections.abc import Iterable
+from typing import IO, TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     import psutil
 
 
-def tree(pid: int) -> list[psutil.Process]:
+def tree(pid: int) -> list["psutil.Process"]:
     """A process, what it started, and on POSIX whatever else lives in its session.
 
     The session holds those whose parent has ended; zombies, which only wait for theirs,
@@ -57,19 +52,18 @@ def end_tree(pid: int, grace: float = 10.0, limit: float = 10.0) -> None:
     """
     import psutil
 
-    for polite, seconds in ((True, grace), (False, limit)):
-        until = time.monotonic() + seconds
-        asked: set[psutil.Process] = set()
-        while seconds and (found := tree(pid)) and time.monotonic() < until:
-            for process in found:
-                # AccessDenied: macOS says so of a process that is ending.
-                with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                    if not polite:
-                        process.kill()
-                    elif process not in asked:
-                        process.terminate()
-            asked.update(found)
-            time.sleep(0.02)
+    began = time.monotonic()
+    asked: set[psutil.Process] = set()
+    while (lived := time.monotonic() - began) < grace + limit and (found := tree(pid)):
+        for process in found:
+            # AccessDenied: macOS says so of a process that is ending.
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                if lived >= grace:
+                    process.kill()
+                elif process not in asked:
+                    process.terminate()
+        asked.update(found)
+        time.sleep(0.02)
 
 
 def remove(kind: str, value: str) -> None:
@@ -79,26 +73,20 @@ def remove(kind: str, value: str) -> None:
     elif kind == "folder":
         shutil.rmtree(value, ignore_errors=True)
     elif kind == "container":
+        command = ["docker", "rm", "--force", "--volumes", value]
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            subprocess.run(
-                ["docker", "rm", "--force", "--volumes", value],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=60,
-                check=False,
-            )
+            subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
 
 
 def wait_and_remove(orders: IO[str]) -> None:
     """Read orders until the pipe closes, then remove what is still owed."""
     owed: dict[tuple[str, str], None] = {}
     for line in orders:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError):  # of one who was killed in the middle of it
             verb, kind, value = json.loads(line)
-            if verb == "owe":
-                owed[(kind, value)] = None
-            else:
-                owed.pop((kind, value), None)
+            owed[kind, value] = None
+            if verb == "paid":
+                del owed[kind, value]
     # Processes first: they would write into the folders that are removed.
     for kind, value in sorted(owed, key=lambda one: one[0] != "tree"):
         remove(kind, value)
@@ -111,43 +99,28 @@ class Janitor:
     until nothing is left that it protects.
     """
 
-    def __init__(self, keep_open: Sequence[int] = ()) -> None:
-        self._keep_open = tuple(keep_open)
-        self._process: subprocess.Popen[str] | None = None
-        self._telling = threading.Lock()
-
-    def __enter__(self) -> Janitor:
+    def __init__(self, keep_open: Iterable[int] = ()) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-I", str(Path(__file__).resolve())],
+            [sys.executable, "-I", __file__],
+            bufsize=0,  # an order is one write: threads do not mix theirs
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            text=True,
             # A Ctrl-C in our terminal is not meant for it.
             start_new_session=sys.platform != "win32",
-            pass_fds=() if sys.platform == "win32" else self._keep_open,
+            pass_fds=() if sys.platform == "win32" else tuple(keep_open),
         )
+
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        process, self._process = self._process, None
-        if process is not None and process.stdin is not None:
-            with contextlib.suppress(OSError):
-                process.stdin.close()
-            process.wait()
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()  # closes the pipe, and waits
 
     def _order(self, verb: str, kind: str, value: str) -> None:
-        if self._process is None or self._process.stdin is None:
-            raise RuntimeError("the janitor is used outside its with statement")
-        # Somebody may have ended it: the work goes on without.
-        with self._telling, contextlib.suppress(OSError):
-            self._process.stdin.write(json.dumps([verb, kind, value]) + "\n")
-            self._process.stdin.flush()
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # somebody ended it: the work goes on without
+            self._process.stdin.write(json.dumps([verb, kind, value]).encode() + b"\n")
 
     def owe(self, kind: str, value: str) -> None:
         """Say what is about to come into being: ``folder`` PATH, ``container`` NAME; or
@@ -162,7 +135,7 @@ class Janitor:
     def pay(self, kind: str, value: str) -> None:
         """Remove it now."""
         remove(kind, value)
-        self._order("paid", kind, value)
+        self.forget(kind, value)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """Running other programs: output masked, the whole process tree ended with us."""
 
-from __future__ import annotations
-
 import contextlib
 import shlex
 import subprocess
@@ -10,9 +8,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 from tools.core import console
 from tools.core.errors import PipelineError
@@ -22,40 +22,35 @@ from tools.core.secrets import redact
 GRACE = 10.0  # seconds for a program to end by itself
 PAUSES = (2.0, 8.0)  # seconds before the second and the third attempt of a command
 
-Child = subprocess.Popen[str]
-
-_running: set[Child] = set()
+_running: set[subprocess.Popen[str]] = set()
 _janitor: Janitor | None = None
 _inherited: tuple[int, ...] = ()
 
 
 @contextlib.contextmanager
-def watched_by(janitor: Janitor, inherit: Sequence[int] = ()) -> Iterator[None]:
-    """What is started inside is ended by ``janitor`` when we are killed.
+def watched(keep_open: Sequence[int] = ()) -> Iterator[Janitor]:
+    """A janitor, which also ends what is started inside when we are killed.
 
-    It keeps the descriptors ``inherit`` open (not on Windows): those of a lock say that it
-    runs even before the janitor has been told.
+    It and what is started keep the descriptors ``keep_open`` (not on Windows): those of a
+    lock say that a program runs even before the janitor has been told.
     """
     global _janitor, _inherited
     before = _janitor, _inherited
-    _janitor = janitor
-    _inherited = () if sys.platform == "win32" else tuple(inherit)
-    try:
-        yield
-    finally:
-        _janitor, _inherited = before
+    with Janitor(keep_open) as janitor:
+        _janitor, _inherited = janitor, () if sys.platform == "win32" else tuple(keep_open)
+        try:
+            yield janitor
+        finally:
+            _janitor, _inherited = before
 
 
 @dataclass(frozen=True)
 class Done:
-    """What a program left: its exit code, what it printed, secrets masked (unless
-    :func:`run` was told that it is data), and how many seconds it ran.
-    """
+    """What a program left; secrets are masked, unless :func:`run` was told of data."""
 
     code: int
     stdout: str
     stderr: str
-    seconds: float = 0.0
 
     @property
     def output(self) -> str:
@@ -67,22 +62,8 @@ class Done:
         return "\n".join(self.output.splitlines()[-lines:])
 
 
-class MissingProgramError(PipelineError):
-    """A program is not on the PATH."""
-
-
 class TimeLimitError(PipelineError):
     """A program ran out of its time, and was ended."""
-
-
-class CommandError(PipelineError):
-    """A program ended with a code that is not 0; ``done`` is what it left."""
-
-    def __init__(self, command: Sequence[str], done: Done, remedy: str = "") -> None:
-        super().__init__(
-            f"{display(command)} ended with exit code {done.code}.", remedy, done.tail()
-        )
-        self.done = done
 
 
 def display(command: Sequence[str]) -> str:
@@ -92,28 +73,27 @@ def display(command: Sequence[str]) -> str:
 
 @contextlib.contextmanager
 def _started(
-    command: Sequence[str], env: Mapping[str, str] | None, cwd: Path | None, stdin: str | None
-) -> Iterator[Child]:
+    command: Sequence[str], env: Mapping[str, str] | None, cwd: Path | None
+) -> Iterator[subprocess.Popen[str]]:
     """Start ``command`` in a session of its own; end all of it when we are interrupted."""
-    if console.debugging():
+    if console.debugging:
         console.say(f"$ {display(command)}")
     try:
         child = subprocess.Popen(
             list(command),
-            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
             encoding="utf-8",
             errors="replace",
-            env=dict(env) if env is not None else None,
+            env=env,
             cwd=cwd,
             start_new_session=sys.platform != "win32",
             pass_fds=_inherited,
         )
     except FileNotFoundError as error:
         name = Path(command[0]).name
-        raise MissingProgramError(
+        raise PipelineError(
             f"The program {name} was not found.", f"Install {name} and put it on the PATH."
         ) from error
     janitor = _janitor
@@ -124,9 +104,9 @@ def _started(
         yield child
     except BaseException:
         end_tree(child.pid, GRACE)
-        child.wait()
         raise
     finally:
+        child.wait()
         _running.discard(child)
         if janitor is not None:
             janitor.forget("tree", str(child.pid))
@@ -144,10 +124,12 @@ def run(
     *,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-    stdin: str | None = None,
+    stdin: str = "",
     check: bool = True,
     timeout: float | None = None,
     mask: bool = True,
+    show: Callable[[str], None] | None = None,
+    keep: int | None = None,
 ) -> Done:
     """Run a program to its end and keep what it prints.
 
@@ -160,99 +142,65 @@ def run(
         timeout: Seconds after which it is ended.
         mask: False where stdout is data to work with, unless it fails: an account's name,
             which is masked as well, may stand in a path or an address.
+        show: Called with each line of both streams, masked, as it comes, from two threads.
+        keep: How many of the last lines of each stream are kept; None for all.
 
     Raises:
-        CommandError: It ended with another code than 0 (and ``check``).
         TimeLimitError: It ran out of its time.
-        MissingProgramError: It is not on the PATH.
+        PipelineError: It is not on the PATH, or its code is not 0 (and ``check``).
     """
-    began = time.monotonic()
-    with _started(command, env, cwd, stdin) as child:
-        try:
-            out, err = child.communicate(stdin, timeout=timeout)
-        except subprocess.TimeoutExpired as error:
-            end_tree(child.pid, GRACE)
-            child.communicate()  # closes the pipes
-            raise TimeLimitError(
-                f"{display(command)} did not end within {timeout:.0f} s."
-            ) from error
-    data = not mask and child.returncode == 0
-    took = time.monotonic() - began
-    done = Done(child.returncode, out if data else redact(out), redact(err), took)
-    if check and done.code:
-        raise CommandError(command, done)
-    return done
-
-
-def stream(
-    command: Sequence[str],
-    *,
-    env: Mapping[str, str] | None = None,
-    cwd: Path | None = None,
-    check: bool = True,
-    show: Callable[[str], None] = console.say,
-    keep: int = 5000,
-) -> Done:
-    """As :func:`run`, but ``show`` is called with each line of both streams, masked, as it
-    comes, from one thread a stream; the last ``keep`` lines of each are kept.
-    """
-    began = time.monotonic()
-
-    def pump(source: Iterator[str], kept: deque[str]) -> None:
-        for line in source:
-            kept.append(redact(line.rstrip("\n")))
-            show(kept[-1])
-
+    line = display(command)
+    ends = None if timeout is None else time.monotonic() + timeout
     out: deque[str] = deque(maxlen=keep)
     err: deque[str] = deque(maxlen=keep)
-    with _started(command, env, cwd, None) as child:
-        assert child.stdout is not None and child.stderr is not None
-        pumps = [
-            threading.Thread(target=pump, args=pair, daemon=True)
-            for pair in ((child.stdout, out), (child.stderr, err))
+
+    def pump(source: IO[str], lines: deque[str]) -> None:
+        with source:
+            for line in source:
+                lines.append(line)
+                if show:
+                    show(redact(line.rstrip("\n")))
+
+    with _started(command, env, cwd) as child:
+        # Not waited for by Python's own end: who left our session may hold the pipes.
+        waiting = [
+            threading.Thread(target=pump, args=(child.stdout, out), daemon=True),
+            threading.Thread(target=pump, args=(child.stderr, err), daemon=True),
+            threading.Thread(target=child.wait, daemon=True),
         ]
-        for thread in pumps:
+        for thread in waiting:
             thread.start()
-        child.wait()
-        for thread in pumps:
-            thread.join()
-        child.stdout.close()
-        child.stderr.close()
-    shown = ["".join(f"{line}\n" for line in lines) for lines in (out, err)]
-    done = Done(child.returncode, shown[0], shown[1], time.monotonic() - began)
+        assert child.stdin is not None
+        with contextlib.suppress(OSError), child.stdin:  # it may end without reading
+            child.stdin.write(stdin)
+        for thread in waiting:
+            thread.join(None if ends is None else max(0.0, ends - time.monotonic()))
+            if thread.is_alive():
+                raise TimeLimitError(f"{line} did not end within {timeout:.0f} s.")
+    text, errors = "".join(out), redact("".join(err))
+    done = Done(child.returncode, redact(text) if mask or child.returncode else text, errors)
     if check and done.code:
-        raise CommandError(command, done)
+        raise PipelineError(f"{line} ended with exit code {done.code}.", detail=done.tail())
     return done
 
 
-def together(
-    commands: Mapping[str, Sequence[str]],
-    *,
-    cwd: Path | None = None,
-    enough: Callable[[str, Done], bool] = lambda _name, _done: False,
-) -> dict[str, Done]:
-    """Run programs at the same time; what each left, by its name, in the same order.
+# Lines are shown as they come, and the last ones kept: a long build does not fill memory.
+stream = partial(run, show=console.say, keep=5000)
 
-    ``enough`` is asked with each that has ended; when it says so, or a program is missing,
-    the others are ended (and missing from the result).
+
+def together(commands: Mapping[str, Sequence[str]], cwd: Path | None = None) -> dict[str, Done]:
+    """Run programs at the same time; what each left, by its name. A missing one, or an
+    interruption, ends the others.
     """
-    found: dict[str, Done] = {}
     with ThreadPoolExecutor(max(1, len(commands))) as pool:
-        waiting = {
-            pool.submit(run, command, cwd=cwd, check=False): name
-            for name, command in commands.items()
-        }
+        waiting = [pool.submit(run, one, cwd=cwd, check=False) for one in commands.values()]
         try:
-            for future in as_completed(waiting):
-                name = waiting[future]
-                found[name] = future.result()
-                if enough(name, found[name]):
-                    break
+            wait(waiting, return_when=FIRST_EXCEPTION)
         finally:
             while not all(future.done() for future in waiting):
                 # One that is only just being started is ended in the next round.
                 end_all()
-    return {name: found[name] for name in commands if name in found}
+        return {name: future.result() for name, future in zip(commands, waiting, strict=True)}
 
 
 def again(attempt: Callable[[], Done], passing: Callable[[Done], str]) -> Done:

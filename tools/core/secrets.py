@@ -1,7 +1,5 @@
 """Secret values: they hide themselves, and are masked in all that we print."""
 
-from __future__ import annotations
-
 import base64
 import json
 import re
@@ -15,12 +13,9 @@ _known: set[str] = set()
 
 
 class Secret:
-    """A value that shows itself only when asked with :meth:`reveal`.
+    """A value that shows itself only when asked with :meth:`reveal`; false when empty."""
 
-    False when empty, so ``if secret:`` asks whether it was given.
-    """
-
-    __slots__ = ("_value",)
+    __slots__ = ("_value",)  # no vars(), which JSON is made of
 
     def __init__(self, value: str = "") -> None:
         self._value = value.strip()
@@ -33,16 +28,8 @@ class Secret:
     def __bool__(self) -> bool:
         return bool(self._value)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._value == self._value
-
-    def __hash__(self) -> int:
-        return hash(self._value)
-
     def __repr__(self) -> str:
         return f"Secret({MASK if self._value else ''})"
-
-    __str__ = __repr__
 
 
 def remember(value: str) -> None:
@@ -50,17 +37,15 @@ def remember(value: str) -> None:
 
     Its Base64, JSON and percent-encoded forms are masked too, as they are what an
     Authorization header, a JSON document and a URL would show, and so is each of its
-    lines, as output is masked line by line. Values of fewer than four characters are
-    not masked: they would blank out words that have nothing to do with them.
+    lines, as output is masked line by line. What has fewer than four characters is not:
+    it would blank out words that have nothing to do with it.
     """
-    if len(value) < 4:
-        return
     raw = value.encode(errors="surrogateescape")
     forms = {value, json.dumps(value)[1:-1], urllib.parse.quote(raw, safe="")}
-    forms.add(base64.b64encode(raw).decode())
-    forms |= {line for line in value.splitlines() if len(line) >= 4}
-    with _lock:
-        _known.update(forms)
+    forms |= {base64.b64encode(raw).decode(), *value.splitlines()}
+    if len(value) >= 4:
+        with _lock:
+            _known.update(form for form in forms if len(form) >= 4)
 
 
 def forget(value: str) -> None:
@@ -69,14 +54,15 @@ def forget(value: str) -> None:
         _known.discard(value)
 
 
-def remember_userinfo(address: str) -> None:
+def remember_userinfo(address: str) -> str:
     """Mask name and password in an address (``https://name:password@host``), as written and
-    decoded: either may be a token.
+    decoded: either may be a token. Returns the address.
     """
     for userinfo in re.findall(r"://([^/\s]+)@", address):
         for value in userinfo.split(":", 1):
             remember(value)
             remember(urllib.parse.unquote(value))
+    return address
 
 
 def redact(text: str) -> str:

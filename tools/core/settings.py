@@ -5,8 +5,6 @@ short as ``PYTHON_VERSION`` for purposes of their own. A wrong value is one sent
 names where it came from.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import tomllib
@@ -20,8 +18,12 @@ from tools.core.errors import UsageError
 from tools.core.secrets import Secret, forget, remember_userinfo
 
 ROOT = Path(__file__).resolve().parents[2]
-DEFAULT_IMAGE_NAME = "afzaal0007/mlc-llm-pipeline"
-
+# Other well-known variables that stand in for a setting's own, first come first served.
+FALLBACKS = {
+    "image_name": ("GITHUB_REPOSITORY",),
+    "ca_certificates": ("PIP_CERT", "SSL_CERT_FILE"),
+    "gh_token": ("GITHUB_TOKEN",),
+}
 _SIZES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 _SIZES |= {"kib": 2**10, "mib": 2**20, "gib": 2**30}
 _TIMES = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -45,142 +47,109 @@ def parse_duration(text: str) -> float:
     return float(match[1]) * _TIMES[match[2]] if match[1] else 0.0
 
 
-def _matching(pattern: str, forms: str) -> Callable[[str], str]:
-    """A parser of texts that match; its ValueError says the accepted forms."""
+def _matching(pattern: str, forms: str, lower: bool = False) -> Callable[[str], str]:
+    """A parser: the pattern's first group; its ValueError says the accepted forms."""
 
     def parse(text: str) -> str:
-        if not re.fullmatch(pattern, text):
+        match = re.fullmatch(pattern, text.lower() if lower else text)
+        if match is None:
             raise ValueError(forms)
-        return text
+        return match[1]
 
     return parse
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(part for part in re.split(r"[\s,]+", text) if part)
-
-
-def _words_matching(pattern: str, forms: str) -> Callable[[str], tuple[str, ...]]:
-    word = _matching(pattern, forms)
-    return lambda text: tuple(map(word, _words(text) or ("",)))
-
-
 _HOST = _matching(
-    r"(\[[0-9a-f:]+\]|[a-z0-9]([a-z0-9.-]*[a-z0-9])?)(:\d+)?",
+    r"((?:\[[0-9a-f:]+\]|[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)(?::\d+)?)",
     "a registry host such as ghcr.io or 127.0.0.1:5000, without https://",
+    lower=True,
 )
 # The grammar of <name> in the OCI distribution specification.
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_NAME = _matching(rf"{_PART}(?:/{_PART})*", "an image name such as owner/name")
-_VERSION = _matching(r"[0-9]+(\.[0-9]+)*", "a version such as 3.24")
-_PYTHON = _matching(r"3\.[0-9]{1,3}(\.[0-9]{1,3})?", "a Python version such as 3.11")
-_URL = _matching(r"https?://[^\s/]+[^\s]*", "an address such as https://api.github.com")
-_WHOLE = _matching(r"[0-9]{1,15}", "a whole number")
-_PLATFORMS = _words_matching(
-    r"[a-z0-9]+/[a-z0-9_]+(/v\d+)?", "platforms such as linux/amd64 or linux/amd64,linux/arm64"
+_NAME = _matching(rf"({_PART}(?:/{_PART})*)", "an image name such as owner/name", lower=True)
+_VERSION = _matching(r"([0-9]+(?:\.[0-9]+)*)", "a version such as 3.24")
+_PYTHON = _matching(r"(3\.[0-9]{1,3})(?:\.[0-9]{1,3})?", "a Python version such as 3.11")
+_URL = _matching(r"(https?://[^\s/]+\S*?)/*", "an address such as https://api.github.com")
+_PLATFORM = _matching(
+    r"([a-z0-9]+/[a-z0-9_]+(?:/v\d+)?)",
+    "platforms such as linux/amd64 or linux/amd64,linux/arm64",
 )
 # No options: what is installed from where is for the installer's own settings.
-_REQUIREMENTS = _words_matching(
-    r"[A-Za-z0-9][\w.-]*(\[[\w.-]+\])?([<>=!~]=?=?[\w.*+!]+)?",
+_REQUIREMENT = _matching(
+    r"([A-Za-z0-9][\w.-]*(?:\[[\w.-]+\])?(?:[<>=!~]=?=?[\w.*+!]+)?)",
     "packages such as numpy or mlc-ai-nightly-cpu==0.20, without blanks",
 )
+_PARSERS = {int: parse_size, float: parse_duration, Secret: Secret, tuple: str, str: str}
 
 
-def _source(text: str) -> str:
-    # Refused where it is used, but --debug shows the settings before that.
-    remember_userinfo(text)
-    return text
-
-
-def setting(default: T, parse: Callable[[str], T], about: str) -> T:
-    """A field of :class:`Settings`: its default, its parser and one line about it."""
-    return field(default=default, metadata={"parse": parse, "about": about})
+def setting(default: T, about: str, parse: Callable[[str], object] | None = None) -> T:
+    """A field of :class:`Settings`; ``parse`` is that of its default's type if not given,
+    and takes one word of a list.
+    """
+    parser = parse or _PARSERS[type(default)]
+    return field(default=default, metadata={"parse": parser, "about": about})
 
 
 @dataclass(frozen=True)
 class Settings:
     """All settings, checked. Each field's variable is its name in capitals."""
 
-    registry: str = setting(
-        "ghcr.io", lambda text: _HOST(text.lower()), "Registry that images go to."
-    )
+    registry: str = setting("ghcr.io", "Registry that images go to.", _HOST)
     image_name: str = setting(
-        DEFAULT_IMAGE_NAME,
-        lambda text: _NAME(text.lower()),
+        "afzaal0007/mlc-llm-pipeline",
         "owner/name of the image; GITHUB_REPOSITORY on Actions.",
+        _NAME,
     )
-    python_version: str = setting(
-        "3.11",
-        lambda text: ".".join(_PYTHON(text).split(".")[:2]),
-        "Python of all sessions and images.",
-    )
-    cmake_version: str = setting("3.24", _VERSION, "Minimum CMake.")
+    python_version: str = setting("3.11", "Python of all sessions and images.", _PYTHON)
+    cmake_version: str = setting("3.24", "Minimum CMake.", _VERSION)
     platforms: tuple[str, ...] = setting(
-        ("linux/amd64",), _PLATFORMS, "Platforms of the images; several make an index."
+        ("linux/amd64",), "Platforms of the images; several make an index.", _PLATFORM
     )
-    base_image: str = setting(
-        "", str, "Base image instead of the one pinned in the Dockerfile."
-    )
+    base_image: str = setting("", "Base image instead of the one pinned in the Dockerfile.")
     buildx_builder: str = setting(
-        "", str, "buildx builder to use (container, Kubernetes, remote); the engine's own."
+        "", "buildx builder to use (container, Kubernetes, remote); the engine's own."
     )
-    context_limit: int = setting(
-        50_000_000, parse_size, "Largest build context; over it the build is refused."
-    )
+    context_limit: int = setting(50_000_000, "Largest build context that is not refused.")
     ca_certificates: str = setting(
-        "", str, "Certificate bundle that builds trust (PIP_CERT, SSL_CERT_FILE if unset)."
+        "", "Certificate bundle that builds trust (PIP_CERT, SSL_CERT_FILE if unset)."
     )
-    test_timeout: float = setting(120.0, parse_duration, "Limit of one test container.")
+    test_timeout: float = setting(120.0, "Limit of one test container.")
     mlc_llm_source: str = setting(
         "",
-        _source,
         "Folder or git+https://...@ref that wheels are built from; package/ if unset.",
+        remember_userinfo,  # refused where it is used, but --debug shows it before
     )
     wheel_platforms: tuple[str, ...] = setting(
-        ("linux-x64", "windows-x64"), _words, "Platforms that a release must have wheels of."
+        ("linux-x64", "windows-x64"), "Platforms that a release must have wheels of."
     )
     wheel_exclude: tuple[str, ...] = setting(
-        (), _words, "Libraries that auditwheel leaves out (file names)."
+        (), "Libraries that auditwheel leaves out (file names)."
     )
     wheel_test_requires: tuple[str, ...] = setting(
-        (), _REQUIREMENTS, "Packages installed beside a wheel when it is tested."
+        (), "Packages installed beside a wheel when it is tested.", _REQUIREMENT
     )
-    build_memory: int = setting(
-        2_000_000_000, parse_size, "Memory reckoned for one compiler; bounds the parallel ones."
-    )
-    disk_needed: int = setting(
-        5_000_000_000, parse_size, "Free disk space that nox -s doctor asks for."
-    )
+    build_memory: int = setting(2_000_000_000, "Memory reckoned for one parallel compiler.")
+    disk_needed: int = setting(5_000_000_000, "Free disk space that nox -s doctor asks for.")
     lint_paths: tuple[str, ...] = setting(
         ("noxfile.py", "tools", "tests", "bench", "docker", "package", ".ci"),
-        _words,
         "Files and folders whose Python is linted; missing ones are left out.",
     )
-    github_api_url: str = setting(
-        "https://api.github.com", lambda text: _URL(text).rstrip("/"), "GitHub's REST API."
-    )
-    github_time_limit: float = setting(
-        900.0, parse_duration, "Longest that one command keeps retrying GitHub."
+    github_api_url: str = setting("https://api.github.com", "GitHub's REST API.", _URL)
+    github_time_limit: float = setting(900.0, "Longest that a command keeps retrying GitHub.")
+    github_points_per_minute: int = setting(
+        900, "Points a minute that cleanup spends on GitHub; 0 for no limit."
     )
     registry_username: str = setting(
-        "", str, "Account at the registry; the actor on Actions, else the image's owner."
+        "", "Account at the registry; the actor on Actions, else the image's owner."
     )
-    github_points_per_minute: int = setting(
-        900,
-        lambda text: int(_WHOLE(text)),
-        "Points a minute that cleanup spends on GitHub; 0 for no limit.",
-    )
-    manifest_cache: str = setting(
-        "", str, "Folder in which cleanup keeps manifests that it read."
-    )
-    gh_token: Secret = setting(Secret(), Secret, "Registry and releases.")
-    codecov_token: Secret = setting(Secret(), Secret, "Coverage uploads.")
-    slack_webhook_url: Secret = setting(Secret(), Secret, "Notification of results.")
-    docker_hub_username: Secret = setting(Secret(), Secret, "Docker Hub account.")
-    docker_hub_registry: str = setting(
-        "docker.io", lambda text: _HOST(text.lower()), "Host of Docker Hub (a mirror)."
-    )
-    docker_hub_token: Secret = setting(Secret(), Secret, "Docker Hub token.")
+    manifest_cache: str = setting("", "Folder in which cleanup keeps manifests that it read.")
+    docker_hub_registry: str = setting("docker.io", "Host of Docker Hub (a mirror).", _HOST)
+    gh_token: Secret = setting(Secret(), "Registry and releases.")
+    codecov_token: Secret = setting(Secret(), "Coverage uploads.")
+    slack_webhook_url: Secret = setting(Secret(), "Notification of results.")
+    docker_hub_username: Secret = setting(Secret(), "Docker Hub account.")
+    docker_hub_token: Secret = setting(Secret(), "Docker Hub token.")
+    # Where each that is not the default comes from.
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
@@ -194,156 +163,84 @@ class Settings:
         return Path(self.ca_certificates) if self.ca_certificates else None
 
 
-def variable(name: str) -> str:
-    """The environment variable of the setting ``name``."""
-    return name.upper()
-
-
-def is_secret(name: str) -> bool:
-    """Whether the setting is a secret: from the environment alone, never shown."""
-    return isinstance(Settings.__dataclass_fields__[name].default, Secret)
-
-
-def names() -> list[str]:
-    """Names of all settings, in the order of their definition."""
-    return [f.name for f in fields(Settings) if f.metadata]
-
-
-def about(name: str) -> str:
-    """One line about a setting."""
-    return str(Settings.__dataclass_fields__[name].metadata["about"])
-
-
-# Other well-known variables that stand in for a setting's own, first come first served.
-FALLBACKS = {
-    "image_name": ("GITHUB_REPOSITORY",),
-    "ca_certificates": ("PIP_CERT", "SSL_CERT_FILE"),
-    "gh_token": ("GITHUB_TOKEN",),
-}
+FIELDS = {one.name: one for one in fields(Settings) if one.metadata}
+# From the environment alone, and never shown.
+SECRETS = [name for name, one in FIELDS.items() if isinstance(one.default, Secret)]
 
 
 def read_table(path: Path) -> dict[str, object]:
     """``[tool.mlc-pipeline]`` of a pyproject.toml; empty if there is none.
 
     Raises:
-        UsageError: The file is not TOML, or the table has a key that is not a setting.
+        UsageError: The table has a key that is not a setting.
     """
-    if not path.exists():
-        return {}
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    whole = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    table: dict[str, object] = whole.get("tool", {}).get("mlc-pipeline", {})
+    allowed = {name.replace("_", "-") for name in FIELDS.keys() - SECRETS}
+    for key in table.keys() - allowed:
         raise UsageError(
-            f"{path.name} is not valid TOML: {error}.", "Correct the line."
-        ) from error
-    values: dict[str, object] = table.get("tool", {}).get("mlc-pipeline", {})
-    allowed = {name.replace("_", "-") for name in names() if not is_secret(name)}
-    for key in values.keys() - allowed:
-        secret = key.replace("-", "_") in names()
-        why = " (secrets come from the environment alone)" if secret else ""
-        raise UsageError(
-            f"{path.name} sets [tool.mlc-pipeline] {key}, which is not a setting{why}.",
+            f"{path.name} sets [tool.mlc-pipeline] {key}, which is not a setting "
+            "(secrets come from the environment alone).",
             f"Use one of: {', '.join(sorted(allowed))}.",
         )
-    return values
+    return table
 
 
-def load(env: Mapping[str, str] | None = None, root: Path = ROOT) -> Settings:
-    """Read and check all settings.
-
-    Args:
-        env: The environment; ours if not given.
-        root: Folder of the pyproject.toml.
+def load(env: Mapping[str, str] = os.environ, root: Path = ROOT) -> Settings:
+    """Read and check all settings, ``root`` being the folder of the pyproject.toml.
 
     Raises:
         UsageError: A value cannot be read; the sentence names its source.
     """
-    env = os.environ if env is None else env
     table = read_table(root / "pyproject.toml")
     values: dict[str, object] = {}
     origins: dict[str, str] = {}
-    for name in names():
-        text, origins[name] = _given(name, env, table)
+    for name in FIELDS:
+        text, origin = _given(name, env, table)
         if text:
-            values[name] = _parsed(name, text, origins[name])
+            values[name], origins[name] = _parsed(name, text, origin), origin
     # Each parser gives the type of its field, which mypy cannot see through the names.
     settings = cast(Callable[..., Settings], Settings)(**values, origins=origins)
     account = settings.docker_hub_username.reveal()
     if account in settings.image_name.split("/"):
         forget(account)  # or the names of all images would be masked
-    if console.debugging():
-        console.table(("setting", "value", "from"), shown(settings))
+    if console.debugging:
+        rows = [
+            (name.upper(), shown(name, getattr(settings, name)), origins.get(name, "default"))
+            for name in FIELDS
+        ]
+        console.table(("setting", "value", "from"), rows)
     return settings
 
 
 def _given(name: str, env: Mapping[str, str], table: Mapping[str, object]) -> tuple[str, str]:
-    """What is given for a setting, and where; empty and ``default`` if nothing is."""
-    for variable_name in (f"MLC_{variable(name)}", variable(name)):
-        if text := env.get(variable_name, "").strip():
-            return text, f"environment {variable_name}"
-    key = name.replace("_", "-")
-    if key in table:
-        value = table[key]
-        text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
-        return text.strip(), f"pyproject.toml {key}"
-    for other in FALLBACKS.get(name, ()):
-        if text := env.get(other, "").strip():
-            return text, f"environment {other}"
-    return "", "default"
+    """What is given for a setting, and where; empty if nothing is."""
+    key, variables = name.replace("_", "-"), (f"MLC_{name.upper()}", name.upper())
+    sources: list[tuple[object, str]]
+    sources = [(env.get(one), f"environment {one}") for one in variables]
+    sources += [(table.get(key), f"pyproject.toml {key}")]
+    sources += [(env.get(one), f"environment {one}") for one in FALLBACKS.get(name, ())]
+    for value, origin in sources:
+        text = " ".join(map(str, value)) if isinstance(value, list) else str(value or "")
+        if text.strip():
+            return text.strip(), origin
+    return "", ""
 
 
 def _parsed(name: str, text: str, origin: str) -> object:
+    parse: Callable[[str], object] = FIELDS[name].metadata["parse"]
     try:
-        parse: Callable[[str], object] = Settings.__dataclass_fields__[name].metadata["parse"]
+        if isinstance(FIELDS[name].default, tuple):
+            return tuple(map(parse, re.findall(r"[^\s,]+", text) or [text]))
         return parse(text)
     except ValueError as error:
         raise UsageError(
-            f"The setting {variable(name)} ({origin}) is {text!r}.", f"Give {error}."
+            f"The setting {name.upper()} ({origin}) is {text!r}.", f"Give {error}."
         ) from error
 
 
-def shown(settings: Settings) -> list[tuple[str, str, str]]:
-    """Variable, value and origin of every setting; of a secret only whether it is set."""
-    rows = []
-    for name in names():
-        value = getattr(settings, name)
-        if is_secret(name):
-            text = "set" if value else "not set"
-        else:
-            text = " ".join(value) if isinstance(value, tuple) else str(value)
-        rows.append((variable(name), text, settings.origins.get(name, "default")))
-    return rows
-
-
-def documentation() -> str:
-    """``docs/settings.md``: all settings and secrets, as Markdown."""
-    rows, secret_rows = [], []
-    for name in names():
-        default = Settings.__dataclass_fields__[name].default
-        if is_secret(name):
-            secret_rows.append((f"`{variable(name)}`", about(name)))
-            continue
-        shown = " ".join(default) if isinstance(default, tuple) else default
-        key = f"`{name.replace('_', '-')}`"
-        rows.append((f"`{variable(name)}`", key, f"`{shown}`" if shown else "", about(name)))
-    return f"""# Settings
-
-Each setting is read from the environment variable, else from `[tool.mlc-pipeline]` in
-`pyproject.toml`, else it has its default. `MLC_` before a variable's name wins over the
-plain one: base images export `PYTHON_VERSION` and the like for themselves (3.11.7 is read
-as 3.11). A wrong value is refused before anything is done. Sizes are written `50 MB` or
-`1.5 GiB`, durations `45s`, `90m`, `36h` or `30d` (here in bytes and seconds), lists with
-blanks or commas. `--debug` on any session shows where each value came from. This page is
-written by `python -m tools.core.settings > docs/settings.md`.
-
-{console.markdown_table(("variable", "in pyproject.toml", "default", "meaning"), rows)}
-## Secrets
-
-From the environment alone; `GITHUB_TOKEN` stands in for a missing `GH_TOKEN`. They are
-masked in everything that is printed.
-
-{console.markdown_table(("variable", "used for"), secret_rows)}"""
-
-
-if __name__ == "__main__":
-    print(documentation(), end="")
+def shown(name: str, value: object) -> str:
+    """A setting's value as text; of a secret only whether it is set."""
+    if name in SECRETS:
+        return "set" if value else "not set"
+    return " ".join(value) if isinstance(value, tuple) else str(value)

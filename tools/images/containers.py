@@ -80,7 +80,7 @@ def runner(
             "Build it again; an OCI archive needs engine 25 or newer.",
         )
     name, limit = done.stdout.split()[-1], context.settings.test_timeout
-    with Janitor() as janitor, process.watched_by(janitor):
+    with process.watched() as janitor:
         yield Runner(janitor, name, digest, limit, SEALED if image == "production" else ())
 
 

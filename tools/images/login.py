@@ -16,7 +16,6 @@ from typing import NamedTuple
 from tools.core import failures, files, process
 from tools.core.errors import PipelineError
 from tools.core.failures import Failure
-from tools.core.janitor import Janitor
 from tools.core.secrets import Secret
 from tools.core.settings import Settings
 from tools.registry import client as registry
@@ -94,7 +93,7 @@ def logged_in(logins: Sequence[Login]) -> Iterator[Mapping[str, str]]:
         return
     user = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
     buildx = os.environ.get("BUILDX_CONFIG") or str(user / "buildx")
-    with Janitor() as janitor, process.watched_by(janitor):
+    with process.watched() as janitor:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))  # nobody else may read it
         janitor.owe("folder", str(folder))
         files.write_json(folder / "config.json", _private_config(user, logins))

@@ -114,7 +114,7 @@ class Registry:
         self.url = f"{'http' if is_loopback(host) else 'https'}://{address}"
         self._basic = basic(user, password) if password else ""
         self._policy = http.retry(retries, backoff)
-        session = http.session(ca_certificates, self._policy, CONNECTIONS)
+        session = http.session(self._policy, ca_certificates, CONNECTIONS)
         session.headers["Accept"] = ACCEPT
         # The size in a HEAD's response is that of the bytes, not of their compression.
         session.headers["Accept-Encoding"] = "identity"

@@ -37,7 +37,7 @@ class Transfer:
 
     def __init__(self, settings: Settings, folder: Path, retry: Policy) -> None:
         self.folder = folder
-        self.session = http.session(settings.ca_certificates, retry, UPLOADS)
+        self.session = http.session(retry, settings.ca_certificates, UPLOADS)
         # requests drops it where a download is redirected to another host.
         self.session.auth = HostBoundToken(settings)
 

@@ -46,7 +46,7 @@ def current_event(env: Mapping[str, str], root: Path = ROOT) -> Event:
     """
     event = from_actions(env) if env.get("GITHUB_EVENT_NAME") else checkout_event(root)
     event = replace(event, repository=env.get("GITHUB_REPOSITORY") or event.repository)
-    if console.debugging():
+    if console.debugging:
         console.table(("event", "value"), list(event.to_json().items()))
     return event
 

@@ -57,7 +57,7 @@ def send(webhook: Secret, content: Mapping[str, object]) -> str:
     address = webhook.reveal()
     try:
         remember(urlsplit(address).path)  # errors and pages of proxies show it alone
-        once = http.session(policy=http.retry(0))
+        once = http.session(http.retry(0))
         response = once.post(address, json=content, timeout=10)
     except (OSError, ValueError) as error:
         return redact(f"{type(error).__name__}: {error}")

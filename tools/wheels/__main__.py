@@ -27,13 +27,13 @@ class Options:
 
 def make_plan(context: Context) -> WheelPlan:
     """Decide what is built, from settings, event and machine."""
-    settings, memory = context.settings, machine.available_memory()
+    settings = context.settings
     return WheelPlan(
         version=context.version,
         commit=context.event.sha,
         source_date_epoch=context.created,
         source=parse_source(settings.mlc_llm_source, context.root),
-        jobs=machine.parallel_jobs(machine.processors(), memory, settings.build_memory),
+        jobs=machine.parallel_jobs(settings.build_memory),
         compiler_cache=next(filter(shutil.which, ("sccache", "ccache")), ""),
         installer="uv" if shutil.which("uv") else "pip",
         exclude=settings.wheel_exclude,

@@ -77,7 +77,7 @@ def clean(env: Mapping[str, str], compiler_cache: str = "") -> dict[str, str]:
     """``env`` for code that is not ours (build scripts, what a wheel runs): no token, but for
     sccache's, and nothing that leads another Python into our environment.
     """
-    hidden = {settings.variable(n) for n in settings.names() if settings.is_secret(n)}
+    hidden = {before + n.upper() for n in settings.SECRETS for before in ("", "MLC_")}
     hidden |= {"GITHUB_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN", CACHE_TOKEN}
     hidden |= {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
     hidden -= {CACHE_TOKEN} if compiler_cache == "sccache" else set()

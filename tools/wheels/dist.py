@@ -8,7 +8,6 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tools.core import console, files, process
-from tools.core.janitor import Janitor
 from tools.wheels.archive import RECORD, Wheel, WheelsRecord
 
 
@@ -30,7 +29,7 @@ def exclusive(root: Path) -> Iterator[Path]:
         console.say("another build of wheels is running in this checkout: waiting for it")
         lock.acquire()
     try:
-        with Janitor(keep_open=held) as janitor, process.watched_by(janitor, held):
+        with process.watched(held) as janitor:
             files.remove_tree(work)  # of a build whose janitor was killed, too
             janitor.owe("folder", str(work))
             work.mkdir(parents=True)
