@@ -100,7 +100,7 @@ def test_refuses_what_is_not_sure(text):
         ("false && success()", 10, "'success()' is not known"),
         ("true || success(1)", 9, "success of 1"),
         ("1 == hashFiles('x')", 6, "workspace"),
-        ("true && fromJSON('{')", 9, "not JSON"),
+        ("true && fromJSON('{')", 9, "fromJSON('{'): Expecting"),
         ("format('{1}', 0)", 1, "{1}"),
         ("format('}', 0)", 1, "}"),
         ("case(1, 2, 3)", 1, "not a boolean"),

@@ -17,7 +17,7 @@ from tools.workflow import expressions
 from tools.workflow.expressions import ExpressionError, Names, Node, parse, value_of
 from tools.workflow.model import Job, Workflow
 from tools.workflow.triggers import not_triggered
-from tools.workflow.values import Refused, Value, to_string, truthy
+from tools.workflow.values import Value, to_string, truthy
 
 Outputs: TypeAlias = Mapping[str, Mapping[str, str]]
 SUCCESS, FAILURE, SKIPPED, CANCELLED = "success", "failure", "skipped", "cancelled"
@@ -37,27 +37,24 @@ class _Unknown(dict[str, Value]):
 
     def items(self) -> NoReturn:
         """What an index, ``.*`` and ``toJSON`` ask for."""
-        raise Refused("Outputs are known only when jobs ran, not")
-
-
-_UNKNOWN = _Unknown(unknown=None)  # json does not look into an empty one
+        raise ValueError("Outputs, known only when jobs ran, are used")
 
 
 def payload(event: Event) -> dict[str, Value]:
     """The raw event, with what the workflow looks at where there is no event file."""
     repository: Value = {"full_name": event.repository, "default_branch": event.default_branch}
-    payload: dict[str, Value] = {"repository": repository}
+    described: dict[str, Value] = {"repository": repository}
     if event.name == "workflow_dispatch":
-        payload["inputs"] = {"force_build": "true" if event.force_build else "false"}
+        described["inputs"] = {"force_build": "true" if event.force_build else "false"}
     if event.pull_request is not None:
         head = "somebody/fork" if event.fork else event.repository
-        payload["number"] = event.pull_request
-        payload["pull_request"] = {
+        described["number"] = event.pull_request
+        described["pull_request"] = {
             "number": event.pull_request,
             "head": {"ref": event.head_ref, "repo": {"full_name": head, "fork": event.fork}},
             "base": {"ref": event.base_ref, "repo": {"full_name": event.repository}},
         }
-    return {**payload, **cast(dict[str, Value], event.payload)}
+    return {**described, **cast(dict[str, Value], event.payload)}
 
 
 def event_contexts(event: Event) -> dict[str, Value]:
@@ -86,17 +83,15 @@ def explain(node: Node, names: Names) -> str:
     while node.form == "&&" and not holds:
         left, right = node.parts
         node = right if truthy(value_of(left, names)) else left
-    shown: dict[str, str] = {}
-    end = 0
+    shown, end = dict[str, str](), 0
     for part in node.walk():
         if part.start >= end and part.form in {"name", "[]", ".*"}:
             end = part.end
-            with contextlib.suppress(ExpressionError, Refused):  # it was not looked at
+            with contextlib.suppress(ExpressionError, ValueError):  # it was not looked at
                 value = value_of(part, names)
                 text = to_string(value) or "null"
                 shown[part.source] = f"'{value}'" if isinstance(value, str) else text
-    if holds:
-        shown.pop("cancelled()", None)  # that nothing was cancelled goes without saying
+    shown.pop("cancelled()", None)  # that nothing was cancelled goes without saying
     values = ", ".join(f"{source} is {text}" for source, text in shown.items())
     if values and (holds or node.source in shown):
         return values
@@ -117,7 +112,8 @@ def decide_job(
     needs: dict[str, Value] = {
         name: {
             "result": results[name],
-            "outputs": _UNKNOWN if outputs is None else {**outputs.get(name, {})},
+            # json does not look into an empty one
+            "outputs": _Unknown(x=None) if outputs is None else {**outputs.get(name, {})},
         }
         for name in job.needs
     }

@@ -20,20 +20,18 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from msgspec import Struct, convert
 
 from tools.core import cli, console
 from tools.core.errors import UsageError
 from tools.workflow import values
-from tools.workflow.values import FUNCTIONS, Refused, Value, to_number, to_string, truthy
+from tools.workflow.values import FUNCTIONS, Value, to_number, to_string, truthy
 
 # What an expression can refer to: contexts, and status functions with their parentheses.
 Names: TypeAlias = Mapping[str, Value]
-STATUS_FUNCTIONS = ("success", "failure", "always", "cancelled")
-MAX_LENGTH = 21_000  # characters
-MAX_DEPTH = 50  # levels
+MAX_DEPTH = 50  # levels; it and the length are GitHub's limits
 
 
 class ExpressionError(UsageError):
@@ -100,7 +98,7 @@ class _Parser:
         """The next token, if its kind is accepted; else it is refused."""
         if self.kind not in accepted:
             ends = "The expression ends too early"
-            raise Refused(f"Unexpected {self.token!r}" if self.token else ends)
+            raise ValueError(f"Unexpected {self.token!r}" if self.token else ends)
         passed, self.end = self.token, self.next
         found = _TOKEN.match(self.text, self.next)
         assert found is not None and found.lastgroup is not None
@@ -117,7 +115,7 @@ class _Parser:
         """Count one more level, of the tree or of parentheses: rather too many than too few."""
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise Refused(f"The expression is nested deeper than {MAX_DEPTH}")
+            raise ValueError(f"The expression is nested deeper than {MAX_DEPTH}")
 
     def node(
         self, form: str, start: int, *parts: Node, name: str = "", value: Value = None
@@ -166,7 +164,7 @@ class _Parser:
             if parts:
                 self.expect(",")
             parts.append(self.expression())
-        if name.lower() in STATUS_FUNCTIONS and not parts:
+        if name.lower() in ("success", "failure", "always", "cancelled") and not parts:
             return self.node("name", start, name=f"{name.lower()}()")
         call = self.node("call", start, *parts, name=name.lower())
         least, most, _ = FUNCTIONS.get(call.name, (1, 0, None))
@@ -192,22 +190,19 @@ class _Parser:
 @lru_cache(maxsize=256)
 def parse(text: str) -> Node:
     """The tree of an expression (without ``${{ }}``)."""
-    if len(text) > MAX_LENGTH:
-        raise ExpressionError(f"The expression is longer than {MAX_LENGTH} characters", text, 1)
     parser = _Parser(text)
     try:
+        if len(text) > 21_000:
+            raise ValueError("The expression is longer than 21,000 characters")
         node = parser.expression()
         parser.expect("end")
-    except Refused as error:
+    except ValueError as error:
         raise ExpressionError(str(error), text, parser.start + 1) from error
     return node
 
 
 def check(node: Node, names: Collection[str]) -> None:
-    """Refuse what is not available.
-
-    GitHub refuses it when it reads the workflow, even where it would never be reached.
-    """
+    """Refuse other names, as GitHub does even where they would never be reached."""
     for part in node.walk():
         if part.form == "name" and part.name not in names:
             raise part.error(f"{part.source!r} is not known here")
@@ -223,8 +218,8 @@ def value_of(node: Node, names: Names) -> Value:
     parts = [value_of(part, names) for part in node.parts]
     try:
         return FUNCTIONS[node.name or node.form][2](*parts)
-    except ValueError as error:
-        raise node.error(str(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise node.error(f"{node.source}: {error}") from error
 
 
 def evaluate(text: str, names: Names) -> Value:
@@ -269,34 +264,27 @@ class Options:
     context: Path | None = cli.option(None, "JSON object of contexts", type=Path)
 
 
-def _contexts(path: Path) -> dict[str, Value]:
-    try:
-        found = convert(values.parse_json(path.read_text(encoding="utf-8")), dict[str, Any])
-    except (OSError, ValueError) as error:
-        raise UsageError(f"The context file {path} cannot be read: {error}.") from error
-    return {name.lower(): value for name, value in found.items()}
-
-
 def work(options: Options) -> None:
     """Print the value; the status functions follow ``needs`` and ``job.status``."""
-    text, contexts = options.expression, _contexts(options.context) if options.context else {}
+    text, contexts = options.expression, dict[str, Any]()
+    try:
+        if options.context:
+            found = values.parse_json(options.context.read_text(encoding="utf-8"))
+            contexts = convert(found, dict[str, Any])
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{options.context} cannot be read: {error}.") from error
     own = to_string(values.item(contexts.get("job"), "status")) or "success"
-    needs = values.item(values.item(contexts.get("needs")), "result")
-    results = [own, *(needs if isinstance(needs, list) else ())]
-    status = job_status(map(to_string, results), own == "cancelled")
-    names = {**contexts, **status}
+    needs = cast(list[Value], values.item(values.item(contexts.get("needs")), "result"))
+    names = contexts | job_status(map(to_string, [own, *needs]), own == "cancelled")
     value = evaluate_text(text, names) if "${{" in text else evaluate(text, names)
     try:
         console.emit_json(json.loads(values.to_json(value)))
-    except Refused as error:
+    except ValueError as error:
         raise ExpressionError(str(error), text, 1) from error
 
 
 main = cli.command(
-    "python -m tools.workflow.expressions",
-    "Print the value of an Actions expression as JSON.",
-    Options,
-    work,
+    "python -m tools.workflow.expressions", "Print a value as JSON.", Options, work
 )
 
 

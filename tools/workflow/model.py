@@ -49,10 +49,7 @@ class Step(Struct, rename={"ident": "id", "condition": "if", "inputs": "with"}):
         return match[1].strip("\"'") if match else ""
 
 
-_JOB = {"name": "<key>", "title": "name", "matrix": "<rows>", "condition": "if"}
-
-
-class Job(Struct, rename=_JOB):
+class Job(Struct, rename={"name": "key", "title": "name", "matrix": "rows", "condition": "if"}):
     """One job; what is not given is empty."""
 
     name: str  # its key in the file
@@ -105,9 +102,8 @@ def expand_matrix(matrix: object) -> list[Row]:
     """
 
     axes = convert(matrix, dict[str, list[Any]])
-    include, exclude = (
-        convert(axes.pop(key, []), list[dict[str, Any]]) for key in ("include", "exclude")
-    )
+    include = convert(axes.pop("include", []), list[dict[str, Any]])
+    exclude = convert(axes.pop("exclude", []), list[dict[str, Any]])
     rows = [dict(zip(axes, row, strict=True)) for row in itertools.product(*axes.values())]
     rows = [
         row for row in rows if axes and not any(out.items() <= row.items() for out in exclude)
@@ -179,7 +175,7 @@ def _job(name: str, content: dict[str, object]) -> Job:
         strategy = convert(content.get("strategy", {}), dict[str, object])
         rows = expand_matrix(strategy.get("matrix", {}))
         needs = _texts(content.get("needs", []))
-        return convert({**content, "<key>": name, "needs": needs, "<rows>": rows}, Job)
+        return convert({**content, "key": name, "needs": needs, "rows": rows}, Job)
     except ValueError as error:
         raise ValueError(f"The job {name}: {error}") from error
 

@@ -47,28 +47,24 @@ class Trigger(Struct, frozen=True):
     name: str
     filters: Mapping[str, tuple[str, ...]]
 
-    def refusal(self, kind: str, name: str) -> str:
-        """Why a name of a kind, ``branches`` or ``tags``, does not pass; empty if it does."""
-        accepted, ignored = self.filters.get(kind), self.filters.get(f"{kind}-ignore")
-        if accepted is not None and not matches(name, accepted):
-            return f"{name} is none of {kind} {', '.join(accepted)}"
-        if ignored is not None and matches(name, ignored):
-            return f"{name} is one of {kind}-ignore {', '.join(ignored)}"
-        if self.name == "push" and self.filters and accepted is ignored is None:
-            # Filters for one of the two alone keep the other out.
-            return f"{name} is not what {', '.join(self.filters)} are for"
-        return ""
-
 
 def not_triggered(event: Event, triggers: Sequence[Trigger]) -> str:
     """Why an event does not start a workflow; empty if it does."""
-    trigger = next((trigger for trigger in triggers if trigger.name == event.name), None)
-    if trigger is None:
-        return f"the workflow is not triggered by {event.name}"
+    reason = f"the workflow is not triggered by {event.name}"
+    filters = {trigger.name: trigger.filters for trigger in triggers}.get(event.name)
+    if filters is None:
+        return reason
+    kind, name = "branches", event.branch or event.ref_name
     if event.name == "pull_request":
-        reason = trigger.refusal("branches", event.base_ref or event.default_branch)
+        name = event.base_ref or event.default_branch
     elif event.tag is not None:
-        reason = trigger.refusal("tags", event.tag)
-    else:
-        reason = trigger.refusal("branches", event.branch or event.ref_name)
-    return f"the workflow is not triggered by {event.name}: {reason}" if reason else ""
+        kind, name = "tags", event.tag
+    accepted, ignored = filters.get(kind), filters.get(f"{kind}-ignore")
+    if accepted is not None and not matches(name, accepted):
+        return f"{reason}: {name} is none of {kind} {', '.join(accepted)}"
+    if ignored is not None and matches(name, ignored):
+        return f"{reason}: {name} is one of {kind}-ignore {', '.join(ignored)}"
+    if event.name == "push" and filters and accepted is ignored is None:
+        # Filters for one of the two alone keep the other out.
+        return f"{reason}: {name} is not what {', '.join(filters)} are for"
+    return ""

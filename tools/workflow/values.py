@@ -2,7 +2,8 @@
 
 The rules are those of GitHub's runner (actions/runner, ``src/Sdk/Expressions``). Where
 .NET's text handling decides, or the runner and GitHub's published evaluator (npm
-``@actions/expressions``) differ, the value is refused: no answer is better than a wrong one.
+``@actions/expressions``) differ, a ValueError refuses it: no answer is better than a wrong
+one.
 """
 
 import json
@@ -14,10 +15,6 @@ from typing import NoReturn, TypeAlias, cast
 
 Value: TypeAlias = "None | bool | float | str | list[Value] | dict[str, Value]"
 Test: TypeAlias = Callable[[str, str], bool]
-
-
-class Refused(ValueError):
-    """Why something is not evaluated; who meets it adds the place."""
 
 
 class Filtered(list["Value"]):
@@ -35,10 +32,8 @@ _NO_NUMBER = re.compile(r"(?![-+.0-9]|infinity)([!-~]|[^\W\d])", re.IGNORECASE)
 
 
 def to_number(value: Value) -> float:
-    """Coerce to a number: null is 0, true is 1, arrays, objects and words are NaN.
-
-    A string that not every reader takes for the same number is refused.
-    Source: ``ExpressionUtility.ParseNumber``.
+    """Coerce to a number: null is 0, true is 1, arrays, objects and words are NaN; what not
+    every reader takes for the same number is refused (``ExpressionUtility.ParseNumber``).
     """
     if not isinstance(value, str):
         return math.nan if isinstance(value, list | dict) else value or 0
@@ -50,16 +45,15 @@ def to_number(value: Value) -> float:
     if _BITS.fullmatch(text):
         return int(text, 0)
     if not _DECIMAL.fullmatch(text):
-        raise Refused(f"{text!r} may be read as different numbers")
+        raise ValueError(f"{text!r} may be read as different numbers")
     number = float(text)
     to_string(number)  # refuses what is not written in one way alone
     return int(number) if number.is_integer() else number
 
 
 def to_string(value: Value) -> str:
-    """Coerce to a string: null is empty, ``Array`` and ``Object`` stand for themselves.
-
-    A number that .NET's format G15 and JavaScript write differently is refused.
+    """Coerce to a string: null is empty, ``Array`` and ``Object`` stand for themselves; a
+    number that .NET's format G15 and JavaScript write differently is refused.
     """
     if value is None or isinstance(value, str):
         return value or ""
@@ -71,7 +65,7 @@ def to_string(value: Value) -> str:
         return str(float(value)).replace("inf", "Infinity").replace("nan", "NaN")
     text = f"{value:.15g}" if value else "0"
     if "e" in text or float(text) != value:
-        raise Refused(f"The number {value!r} may be written in different ways")
+        raise ValueError(f"The number {value!r} may be written in different ways")
     return text
 
 
@@ -83,7 +77,7 @@ def _ignoring_case(test: Test, left: str, right: str) -> bool:
     if test(left.translate(_UPPER), right.translate(_UPPER)):
         return True
     if test(left.casefold(), right.casefold()) or test(left.upper(), right.upper()):
-        raise Refused("Letters outside ASCII are not compared without regard to case")
+        raise ValueError("Letters outside ASCII are not compared without regard to case")
     return False
 
 
@@ -102,7 +96,7 @@ def _greater(left: Value, right: Value) -> bool:
         return to_number(left) > to_number(right)
     if isinstance(left, str):
         if not (left + cast(str, right)).isascii():
-            raise Refused("Letters outside ASCII have no order here")
+            raise ValueError("Letters outside ASCII have no order here")
         return left.upper() > cast(str, right).upper()
     return isinstance(left, int | float) and left > cast(float, right)
 
@@ -131,30 +125,24 @@ def to_json(value: Value) -> str:
     """``toJSON``; what not every reader and writer takes for the same is refused: NaN, odd
     characters, more than 50 levels.
     """
-    try:
-        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    except (ValueError, RecursionError) as error:
-        raise Refused(f"The value has no JSON ({error})") from error
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     if re.search("[\u0085\u2028\u2029\ud800-\udfff]|^ {100}", text, re.MULTILINE):
-        raise Refused("JSON with odd characters or more than 50 levels is not relied on")
+        raise ValueError("JSON with odd characters or more than 50 levels is not relied on")
     return text
 
 
 def _object(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
     if len({key.casefold() for key, _ in pairs}) < len(pairs):
-        raise Refused("a key stands twice in an object")
+        raise ValueError("A key stands twice in an object of JSON")
     return dict(pairs)
 
 
 def parse_json(text: str) -> Value:
     """The value of a JSON text; refused as in :func:`to_json`, and for a key twice."""
-    try:
-        value: Value = json.loads(
-            text, object_pairs_hook=_object, parse_int=to_number, parse_float=to_number
-        )
-        to_json(value)
-    except (ValueError, RecursionError) as error:
-        raise Refused(f"This is not JSON to rely on ({error})") from error
+    value: Value = json.loads(
+        text, object_pairs_hook=_object, parse_int=to_number, parse_float=to_number
+    )
+    to_json(value)
     return value
 
 
@@ -179,7 +167,9 @@ def _format(template: Value, *arguments: Value) -> str:
         if match[0] in {"{{", "}}"}:
             return match[0][0]
         if match[1] is None or int(match[1]) >= len(arguments):
-            raise Refused(f"{match[0]!r} in a format is no argument's place, and not doubled")
+            raise ValueError(
+                f"{match[0]!r} in a format is no argument's place, and not doubled"
+            )
         return to_string(arguments[int(match[1])])
 
     return re.sub(r"\{\{|\}\}|\{([0-9]{1,3})\}|[{}]", replaced, to_string(template))
@@ -194,19 +184,18 @@ def _join(values: Value, separator: Value = ",") -> str:
 
 def _case(*arguments: Value) -> Value:
     """The value after the first true predicate, else the last."""
-    *pairs, default = arguments
-    if len(pairs) % 2:
-        raise Refused("case takes an odd number of arguments")
-    for holds, value in zip(pairs[::2], pairs[1::2], strict=True):
+    if len(arguments) % 2 == 0:
+        raise ValueError("case takes an odd number of arguments")
+    for holds, value in zip(arguments[::2], arguments[1::2], strict=False):
         if not isinstance(holds, bool):
-            raise Refused("A predicate of case is not a boolean")
+            raise ValueError("A predicate of case is not a boolean")
         if holds:
             return value
-    return default
+    return arguments[-1]
 
 
 def _hash_files(*_: Value) -> NoReturn:
-    raise Refused("hashFiles needs the workspace of a runner")
+    raise ValueError("hashFiles needs the workspace of a runner")
 
 
 # Functions, by their name in small letters, and operators but && and ||, which do not always
