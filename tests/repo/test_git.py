@@ -52,7 +52,9 @@ def test_repository_of() -> None:
 
 
 def test_the_event_of_a_checkout(project: Project) -> None:
-    """Its branch; else its highest version tag; else a reference of no branch that exists."""
+    """Its branch; else its highest version tag; else a reference of no branch that exists. On
+    Actions the variables win over what is checked out.
+    """
     project.git("remote", "add", "origin", "git@github.com:o/n.git")
     sha = project.git("rev-parse", "HEAD")
     event = checkout_event(project.root)
@@ -64,14 +66,9 @@ def test_the_event_of_a_checkout(project: Project) -> None:
     context = load_context({}, project.root)
     assert (context.event.tag, context.version) == ("v1.0.0", "1.0.0")
     assert set(context.tags) == {"v1.0.0", "v1.0.0rc1", "nightly"}
-
-
-def test_context_of_actions(project: Project) -> None:
-    """On Actions the variables win over what is checked out."""
-    env = {"GITHUB_EVENT_NAME": "push", "GITHUB_REF": "refs/tags/v3.0.0", "REGISTRY": "r.io"}
+    env = {"GITHUB_EVENT_NAME": "push", "GITHUB_REF": "refs/heads/dev", "REGISTRY": "r.io"}
     context = load_context(env, project.root)
-    assert (context.event.tag, context.version) == ("v3.0.0", "3.0.0")
-    assert context.settings.registry == "r.io"
+    assert (context.event.branch, context.settings.registry) == ("dev", "r.io")
 
 
 def test_version_of_a_checkout(project: Project) -> None:

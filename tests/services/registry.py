@@ -107,15 +107,11 @@ def _configure(folder: Path, address: str, user: str, password: str) -> Path:
     return path
 
 
-def _answers(registry: Registry, process: subprocess.Popen[bytes]) -> bool:
-    """Wait for it; False if the process ended (the port was taken)."""
-    limit = time.monotonic() + START_LIMIT
-    while time.monotonic() < limit and process.poll() is None:
-        with contextlib.suppress(urllib3.exceptions.HTTPError):
-            if registry.request("GET", "/v2/").status == 200:
-                return True
-        time.sleep(0.02)
-    return False
+def _answers(registry: Registry) -> bool:
+    try:
+        return registry.request("GET", "/v2/").status == 200
+    except urllib3.exceptions.HTTPError:
+        return False
 
 
 @contextlib.contextmanager
@@ -136,9 +132,11 @@ def running_registry(folder: Path, user: str = "", password: str = "") -> Iterat
         )
     registry = Registry(address, folder / "data", user, password)
     try:
-        if not _answers(registry, process):
-            said = log.read_text(errors="replace")[-2000:]
-            raise RegistryError(f"docker-registry did not start:\n{said}")
+        limit = time.monotonic() + START_LIMIT
+        while not _answers(registry):
+            if process.poll() is not None or time.monotonic() > limit:
+                raise RegistryError(f"no registry:\n{log.read_text(errors='replace')[-2000:]}")
+            time.sleep(0.02)
         yield registry
     finally:
         registry.pool.clear()
@@ -215,6 +213,13 @@ class Repository:
         self._count += 1
         return f"{self.name} {self._count}"
 
+    def _push(
+        self, config: tuple[str, bytes], *layers: tuple[str, bytes], tag: str = "", **more: Any
+    ) -> Pushed:
+        """Push a manifest with its configuration and layers: media types and bytes."""
+        blobs = {"config": self.blob(*config), "layers": [self.blob(*one) for one in layers]}
+        return self.manifest({"mediaType": OCI_MANIFEST, **blobs, **more}, tag)
+
     def image_manifest(
         self, tag: str = "", *, seed: str = "", layers: int = 1, layer_size: int = 64,
         architecture: str = "amd64", docker: bool = False,
@@ -225,16 +230,13 @@ class Repository:
         seed = seed or self._unique()
         platform = {"architecture": architecture, "os": "linux"}
         config = {**platform, "rootfs": {"type": "layers", "diff_ids": []}, "comment": seed}
-        kinds = (OCI_MANIFEST, OCI_CONFIG, OCI_LAYER)
+        kind, of_config, of_layer = OCI_MANIFEST, OCI_CONFIG, OCI_LAYER
         if docker:
-            kinds = (DOCKER_MANIFEST, DOCKER_CONFIG, DOCKER_LAYER)
+            kind, of_config, of_layer = DOCKER_MANIFEST, DOCKER_CONFIG, DOCKER_LAYER
         datas = [f"{seed} layer {number} ".encode() * layer_size for number in range(layers)]
-        content = {
-            "mediaType": kinds[0],
-            "config": self.blob(kinds[1], json.dumps(config).encode()),
-            "layers": [self.blob(kinds[2], data[:layer_size]) for data in datas],
-        }
-        return replace(self.manifest(content, tag), platform=platform)
+        blobs = [(of_config, json.dumps(config).encode())]
+        blobs += [(of_layer, data[:layer_size]) for data in datas]
+        return replace(self._push(*blobs, tag=tag, mediaType=kind), platform=platform)
 
     def attestation(self, of: Pushed) -> Pushed:
         """Push what BuildKit adds to an index for ``of``: its provenance, untagged (BuildKit,
@@ -242,16 +244,15 @@ class Repository:
         """
         platform = {"architecture": "unknown", "os": "unknown"}
         statement = json.dumps({"subject": [{"digest": of.digest}]}).encode()
-        content = {
-            "mediaType": OCI_MANIFEST,
-            "config": self.blob(OCI_CONFIG, json.dumps(platform).encode()),
-            "layers": [self.blob("application/vnd.in-toto+json", statement)],
-        }
+        pushed = self._push(
+            (OCI_CONFIG, json.dumps(platform).encode()),
+            ("application/vnd.in-toto+json", statement),
+        )
         annotations = {
             "vnd.docker.reference.type": "attestation-manifest",
             "vnd.docker.reference.digest": of.digest,
         }
-        return replace(self.manifest(content), platform=platform, annotations=annotations)
+        return replace(pushed, platform=platform, annotations=annotations)
 
     def index(self, children: Sequence[Pushed], tag: str = "", docker: bool = False) -> Pushed:
         """Push an index of manifests (or of indexes) that are there already."""
@@ -271,14 +272,9 @@ class Repository:
         """Push an artifact of type ``kind`` that refers to ``subject`` (OCI image specification
         1.1, "Guidelines for Artifact Usage").
         """
-        content = {
-            "mediaType": OCI_MANIFEST,
-            "artifactType": kind,
-            "config": self.blob("application/vnd.oci.empty.v1+json", b"{}"),
-            "layers": [self.blob(kind, self._unique().encode())],
-            "subject": subject.descriptor(),
-        }
-        return self.manifest(content)
+        layer, about = (kind, self._unique().encode()), subject.descriptor()
+        empty = ("application/vnd.oci.empty.v1+json", b"{}")
+        return self._push(empty, layer, artifactType=kind, subject=about)
 
     def referrers_tag(self, subject: Pushed, artifacts: Sequence[Pushed]) -> Pushed:
         """Push the fallback index of referrers ("Referrers Tag Schema"): ``sha256-<hex>``."""
@@ -287,12 +283,9 @@ class Repository:
     def cosign(self, subject: Pushed, suffix: str = "sig") -> Pushed:
         """Push a signature, attestation or SBOM as cosign does: ``sha256-<hex>.<suffix>``."""
         data = json.dumps({"critical": subject.digest, "suffix": suffix}).encode()
-        content = {
-            "mediaType": OCI_MANIFEST,
-            "config": self.blob(OCI_CONFIG, data),
-            "layers": [self.blob("application/vnd.dev.cosign.simplesigning.v1+json", data)],
-        }
-        return self.manifest(content, f"{subject.digest.replace(':', '-')}.{suffix}")
+        layer = ("application/vnd.dev.cosign.simplesigning.v1+json", data)
+        tag = f"{subject.digest.replace(':', '-')}.{suffix}"
+        return self._push((OCI_CONFIG, data), layer, tag=tag)
 
     # --- what is there ---
 
