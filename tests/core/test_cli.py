@@ -28,7 +28,7 @@ class Options:
 
 def code_of(work: Callable[[Options], int | None], *arguments: str) -> int:
     """The exit code of a command that does ``work``."""
-    return cli.main("x", "about", Options, work, arguments)
+    return cli.command("x", "about", Options, work)(arguments)
 
 
 def raising(error: BaseException) -> Callable[[Options], int]:
@@ -112,7 +112,7 @@ def work(_):
     console.say("go")
     sys.stdin.readline()
     console.emit_json(["x" * 100] * 10000)
-sys.exit(cli.main("x", "", make_dataclass("O", ()), work, []))
+sys.exit(cli.command("x", "", make_dataclass("O", ()), work)([]))
 """
     child = subprocess.Popen(
         [sys.executable, "-c", code],

@@ -110,7 +110,7 @@ def test_sigterm_ends_the_whole_tree(tmp_path: Path) -> None:
         from tools.core import cli, process
         process.GRACE = 0.3
         work = lambda _: process.stream([sys.executable, "-c", sys.argv[2], sys.argv[1]])
-        sys.exit(cli.main("x", "", make_dataclass("O", ()), work, []))
+        sys.exit(cli.command("x", "", make_dataclass("O", ()), work)([]))
     """
     child = start(ours, str(tmp_path / "ids"))
     child.send_signal(signal.SIGTERM)

@@ -146,7 +146,7 @@ def run_release(
         mock.patch("tools.release.publish.time", skipped),
         mock.patch("requests.Session.request", impatient),
     ):
-        return cli.main("release", "", release.Options, work, [tag, *arguments])
+        return cli.command("release", "", release.Options, work)([tag, *arguments])
 
 
 def _child(log: Path, root: Path, url: str) -> None:

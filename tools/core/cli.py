@@ -34,12 +34,9 @@ class Parser(argparse.ArgumentParser):
 def option(default: T, about: str, *flags: str, **more: object) -> T:
     """A field of a command's options: ``dry_run`` is the option ``--dry-run``.
 
-    Args:
-        default: Without the option. False makes a switch, an empty tuple a list.
-        about: What ``--help`` says.
-        flags: Names in place of the field's; one without dashes makes it positional.
-        more: For argparse's ``add_argument``: a ``type`` raises ValueError with the
-            forms that it accepts.
+    A ``default`` of False makes a switch, an empty tuple a list. ``flags`` are names in place
+    of the field's; one without dashes makes it positional. ``more`` is for argparse; a
+    ``type`` raises ValueError with the forms that it accepts.
     """
     return field(default=default, metadata={"about": about, "flags": flags, "more": more})
 
@@ -77,62 +74,43 @@ def count(text: str) -> int:
     return int(text)
 
 
-def main(
-    session: str,
-    about: str,
-    options: type[Options],
-    work: Callable[[Options], int | None],
-    arguments: Sequence[str] | None = None,
-) -> int:
-    """Parse, work, and turn what goes wrong into a sentence and an exit code: 0 done or
-    nothing to do, 1 the work failed, 2 bad usage or settings, 130 interrupted.
-
-    Args:
-        session: The nox session, or another command line that begins with a program.
-        about: One line about it.
-        options: The dataclass of its options, each field an :func:`option`.
-        work: Takes the options; returns its exit code, None for 0.
-        arguments: Ours if not given.
-    """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    signal.signal(signal.SIGTERM, _terminated)
-    started, console.emitted = time.monotonic(), False
-    line = session if " " in session else f"nox -s {session} --"
-    code = _guarded(lambda: _work(parser(line, about, options), options, work, words), words)
-    result = "done" if code == 0 else f"failed with exit code {code}"
-    took = time.monotonic() - started
-    console.step_summary(f"Session `{session}`: {result} after {took:.1f} s.")
-    return code
-
-
 def command(
     session: str, about: str, options: type[Options], work: Callable[[Options], int | None]
 ) -> Callable[..., int]:
-    """:func:`main` of a module, to be called with its arguments, or with none."""
-    return partial(main, session, about, options, work)
+    """The ``main`` of a module: takes arguments (ours if not given), works, and turns what
+    goes wrong into a sentence and an exit code: 0 done or nothing to do, 1 the work failed,
+    2 bad usage or settings, 130 interrupted.
+
+    ``session`` is that of nox, or another command line that begins with a program; each
+    field of ``options`` an :func:`option`; what ``work`` returns the exit code, None for 0.
+    """
+    line = session if " " in session else f"nox -s {session} --"
+
+    def parse_and_work(words: Sequence[str]) -> int:
+        given = vars(parser(line, about, options).parse_args(words))
+        # RUNNER_DEBUG is set when a run is repeated with debug logging on Actions.
+        console.debugging = given.pop("debug") or os.environ.get("RUNNER_DEBUG") == "1"
+        if console.debugging:
+            python = sys.version.split()[0]
+            console.say(f"Python {python} on {sys.platform}, arguments {words}")
+        lists = {name: tuple(one) for name, one in given.items() if isinstance(one, list)}
+        return work(options(**given | lists)) or 0
+
+    def main(arguments: Sequence[str] | None = None) -> int:
+        words = list(sys.argv[1:] if arguments is None else arguments)
+        # SIGTERM ends us as Ctrl-C does, so that everything is cleaned up.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        started, console.emitted = time.monotonic(), False
+        code = _guarded(partial(parse_and_work, words), "--json" in words)
+        result = "done" if code == 0 else f"failed with exit code {code}"
+        took = time.monotonic() - started
+        console.step_summary(f"Session `{session}`: {result} after {took:.1f} s.")
+        return code
+
+    return main
 
 
-def _terminated(_number: int, _frame: object) -> None:
-    """SIGTERM ends us as Ctrl-C does, so that everything is cleaned up."""
-    raise KeyboardInterrupt
-
-
-def _work(
-    parser: Parser,
-    options: type[Options],
-    work: Callable[[Options], int | None],
-    words: Sequence[str],
-) -> int:
-    given = vars(parser.parse_args(words))
-    # RUNNER_DEBUG is set when a run is repeated with debug logging on Actions.
-    console.debugging = given.pop("debug") or os.environ.get("RUNNER_DEBUG") == "1"
-    if console.debugging:
-        console.say(f"Python {sys.version.split()[0]} on {sys.platform}, arguments {words}")
-    lists = {name: tuple(one) for name, one in given.items() if isinstance(one, list)}
-    return work(options(**given | lists)) or 0
-
-
-def _guarded(work: Callable[[], int], words: Sequence[str]) -> int:
+def _guarded(work: Callable[[], int], as_json: bool) -> int:
     """Work; every failure that a person can do something about is a sentence and a code."""
     try:
         return work()
@@ -152,7 +130,6 @@ def _guarded(work: Callable[[], int], words: Sequence[str]) -> int:
             "See whether the disk is full and the file may be written.",
         )
     console.fail(failure)
-    if "--json" in words and not console.emitted:  # a result that tells of failures
-        said = {"message": failure.message, "remedy": failure.remedy}
-        console.emit_json({"error": said})
+    if as_json and not console.emitted:  # else a result tells of the failure
+        console.emit_json({"error": {"message": failure.message, "remedy": failure.remedy}})
     return failure.exit_code

@@ -112,9 +112,7 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) ->
 
 
 def emit_json(value: object) -> None:
-    """Print one JSON document, plain data or dataclasses, to stdout: the only thing that
-    ever goes there.
-    """
+    """Print one JSON document to stdout: the only thing that ever goes there."""
     global emitted
     emitted = True
     print(redact(to_json(value)), flush=True)

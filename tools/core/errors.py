@@ -5,9 +5,9 @@ class PipelineError(Exception):
     """The work failed.
 
     Args:
-        message: What was wrong and where, one sentence, without secrets.
+        message: What was wrong and where, one sentence.
         remedy: What to do about it, one sentence; empty if there is nothing to do.
-        detail: Lines that help to find the cause (the end of a log), shown below.
+        detail: Lines that help to find the cause: the end of a log.
     """
 
     exit_code = 1

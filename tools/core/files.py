@@ -4,13 +4,12 @@ JSON becomes a dataclass here, at the edge, or is refused: behind it nothing has
 whether a key is there. msgspec does the conversion; its messages name the field.
 """
 
-import contextlib
 import hashlib
 import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,32 +18,20 @@ from tools.core.errors import PipelineError
 T = TypeVar("T")
 
 
-@contextlib.contextmanager
-def replaced(path: Path) -> Iterator[Path]:
-    """A path beside ``path`` to write to; it takes the place of ``path`` at the end.
-
-    When the block fails, ``path`` is as it was before, and nothing is left beside it.
-    """
+def write(path: Path, content: str | bytes) -> None:
+    """Write a whole file, or leave what was there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        yield part
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
 
 
-def write(path: Path, content: str | bytes) -> None:
-    """Write a whole file, or leave what was there."""
-    with replaced(path) as part:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
-
-
 def remove_tree(folder: Path) -> None:
-    """Remove a folder, if it is there, with its read-only files (on Windows, git's objects).
-
-    Raises:
-        OSError: Something in it is in use.
+    """Remove a folder, if it is there, with its read-only files (on Windows, git's objects;
+    OSError if one is in use).
     """
 
     def writable(remove: Callable[[str], None], path: str, _error: object) -> None:
@@ -73,9 +60,7 @@ def to_json(value: object) -> str:
 
 def convert(value: object, kind: type[T]) -> T:
     """Plain data (parsed JSON) as ``kind``, such as a dataclass; other keys are passed over.
-
-    Raises:
-        ValueError: A field is missing or of another type; the message names it.
+    ValueError: a field is missing or of another type; the message names it.
     """
     import msgspec
 

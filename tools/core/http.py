@@ -64,13 +64,8 @@ def session(
 ) -> requests.Session:
     """A session for one service; the proxy comes from the environment.
 
-    Args:
-        policy: What is tried again.
-        ca_certificates: PEM file of authorities to trust; empty for the usual ones.
-        connections: How many are kept open: as many as threads use it.
-
-    Raises:
-        UsageError: ``ca_certificates`` cannot be read.
+    ``ca_certificates`` is a PEM file of authorities to trust (UsageError if it cannot be
+    read), empty for the usual ones; ``connections`` are as many as threads use it.
     """
     new = _Session()
     adapter = HTTPAdapter(max_retries=policy, pool_maxsize=connections)

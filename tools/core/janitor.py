@@ -22,10 +22,8 @@ if TYPE_CHECKING:
 
 
 def tree(pid: int) -> list["psutil.Process"]:
-    """A process, what it started, and on POSIX whatever else lives in its session.
-
-    The session holds those whose parent has ended; zombies, which only wait for theirs,
-    are left out.
+    """A process, what it started, and on POSIX whatever else lives in its session: also
+    those whose parent has ended. Zombies, which only wait for theirs, are left out.
     """
     import psutil  # not before a process is ended: start-up counts
 
@@ -67,12 +65,12 @@ def end_tree(pid: int, grace: float = 10.0, limit: float = 10.0) -> None:
 
 
 def remove(kind: str, value: str) -> None:
-    """Remove one thing: ``folder``, ``container`` or ``tree``; its absence is no error."""
+    """Remove a ``tree`` PID, ``folder`` PATH or ``container`` NAME, if it is there."""
     if kind == "tree":
         end_tree(int(value), grace=0)
     elif kind == "folder":
         shutil.rmtree(value, ignore_errors=True)
-    elif kind == "container":
+    else:
         command = ["docker", "rm", "--force", "--volumes", value]
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
@@ -95,8 +93,7 @@ def wait_and_remove(orders: IO[str]) -> None:
 class Janitor:
     """Context manager: what was owed inside is removed at its end, however that comes.
 
-    It holds the descriptors ``keep_open`` until it is done (not on Windows): a lock lasts
-    until nothing is left that it protects.
+    It holds the descriptors ``keep_open`` until it is done (not on Windows).
     """
 
     def __init__(self, keep_open: Iterable[int] = ()) -> None:
@@ -123,9 +120,7 @@ class Janitor:
             self._process.stdin.write(json.dumps([verb, kind, value]).encode() + b"\n")
 
     def owe(self, kind: str, value: str) -> None:
-        """Say what is about to come into being: ``folder`` PATH, ``container`` NAME; or
-        what has just been started: ``tree`` PID.
-        """
+        """Say what is about to come into being, or has just been started (a tree)."""
         self._order("owe", kind, value)
 
     def forget(self, kind: str, value: str) -> None:

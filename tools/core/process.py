@@ -31,8 +31,7 @@ _inherited: tuple[int, ...] = ()
 def watched(keep_open: Sequence[int] = ()) -> Iterator[Janitor]:
     """A janitor, which also ends what is started inside when we are killed.
 
-    It and what is started keep the descriptors ``keep_open`` (not on Windows): those of a
-    lock say that a program runs even before the janitor has been told.
+    It and what is started keep the descriptors ``keep_open``: a lock is held until all end.
     """
     global _janitor, _inherited
     before = _janitor, _inherited
@@ -75,7 +74,7 @@ def display(command: Sequence[str]) -> str:
 def _started(
     command: Sequence[str], env: Mapping[str, str] | None, cwd: Path | None
 ) -> Iterator[subprocess.Popen[str]]:
-    """Start ``command`` in a session of its own; end all of it when we are interrupted."""
+    """``command`` in a session of its own, all of which ends when we are interrupted."""
     if console.debugging:
         console.say(f"$ {display(command)}")
     try:
@@ -120,30 +119,22 @@ def end_all(grace: float = GRACE) -> None:
 
 
 def run(
-    command: Sequence[str],
+    command: Sequence[str],  # program and arguments; never a shell string
     *,
-    env: Mapping[str, str] | None = None,
+    env: Mapping[str, str] | None = None,  # the whole environment; None for ours
     cwd: Path | None = None,
-    stdin: str = "",
-    check: bool = True,
-    timeout: float | None = None,
+    stdin: str = "",  # where secrets belong
+    check: bool = True,  # raise when its code is not 0
+    timeout: float | None = None,  # seconds after which it is ended
     mask: bool = True,
-    show: Callable[[str], None] | None = None,
-    keep: int | None = None,
+    show: Callable[[str], None] | None = None,  # takes each line, masked, as it comes
+    keep: int | None = None,  # the last lines of each stream that are kept; None for all
 ) -> Done:
     """Run a program to its end and keep what it prints.
 
-    Args:
-        command: Program and arguments; never a shell string.
-        env: The whole environment; None for ours.
-        cwd: Folder to run in.
-        stdin: Text for its standard input, where secrets belong.
-        check: Raise when it ends with another code than 0.
-        timeout: Seconds after which it is ended.
-        mask: False where stdout is data to work with, unless it fails: an account's name,
-            which is masked as well, may stand in a path or an address.
-        show: Called with each line of both streams, masked, as it comes, from two threads.
-        keep: How many of the last lines of each stream are kept; None for all.
+    ``mask`` is False where stdout is data to work with, unless it fails: an account's name,
+    which is masked as well, may stand in a path or an address. ``show`` is called from two
+    threads.
 
     Raises:
         TimeLimitError: It ran out of its time.
@@ -162,7 +153,7 @@ def run(
                     show(redact(line.rstrip("\n")))
 
     with _started(command, env, cwd) as child:
-        # Not waited for by Python's own end: who left our session may hold the pipes.
+        # Daemons: what has left our session may hold the pipes for ever.
         waiting = [
             threading.Thread(target=pump, args=(child.stdout, out), daemon=True),
             threading.Thread(target=pump, args=(child.stderr, err), daemon=True),
@@ -189,9 +180,7 @@ stream = partial(run, show=console.say, keep=5000)
 
 
 def together(commands: Mapping[str, Sequence[str]], cwd: Path | None = None) -> dict[str, Done]:
-    """Run programs at the same time; what each left, by its name. A missing one, or an
-    interruption, ends the others.
-    """
+    """Run programs at the same time; what each left. A missing one ends the others."""
     with ThreadPoolExecutor(max(1, len(commands))) as pool:
         waiting = [pool.submit(run, one, cwd=cwd, check=False) for one in commands.values()]
         try:

@@ -149,31 +149,20 @@ class Settings:
     slack_webhook_url: Secret = setting(Secret(), "Notification of results.")
     docker_hub_username: Secret = setting(Secret(), "Docker Hub account.")
     docker_hub_token: Secret = setting(Secret(), "Docker Hub token.")
-    # Where each that is not the default comes from.
-    origins: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def image(self) -> str:
         """Name of the image without tag: ``registry/owner/name``."""
         return f"{self.registry}/{self.image_name}"
 
-    @property
-    def ca_path(self) -> Path | None:
-        """The certificate bundle, if one is set."""
-        return Path(self.ca_certificates) if self.ca_certificates else None
 
-
-FIELDS = {one.name: one for one in fields(Settings) if one.metadata}
+FIELDS = {one.name: one for one in fields(Settings)}
 # From the environment alone, and never shown.
 SECRETS = [name for name, one in FIELDS.items() if isinstance(one.default, Secret)]
 
 
-def read_table(path: Path) -> dict[str, object]:
-    """``[tool.mlc-pipeline]`` of a pyproject.toml; empty if there is none.
-
-    Raises:
-        UsageError: The table has a key that is not a setting.
-    """
+def _table(path: Path) -> dict[str, object]:
+    """``[tool.mlc-pipeline]`` of a pyproject.toml; empty if there is none."""
     whole = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     table: dict[str, object] = whole.get("tool", {}).get("mlc-pipeline", {})
     allowed = {name.replace("_", "-") for name in FIELDS.keys() - SECRETS}
@@ -190,31 +179,27 @@ def load(env: Mapping[str, str] = os.environ, root: Path = ROOT) -> Settings:
     """Read and check all settings, ``root`` being the folder of the pyproject.toml.
 
     Raises:
-        UsageError: A value cannot be read; the sentence names its source.
+        UsageError: A value cannot be read, or the table has a key that is not a setting.
     """
-    table = read_table(root / "pyproject.toml")
+    table = _table(root / "pyproject.toml")
     values: dict[str, object] = {}
-    origins: dict[str, str] = {}
-    for name in FIELDS:
+    rows = []
+    for name, one in FIELDS.items():
         text, origin = _given(name, env, table)
-        if text:
-            values[name], origins[name] = _parsed(name, text, origin), origin
+        values[name] = _parsed(name, text, origin) if text else one.default
+        rows.append((name.upper(), shown(name, values[name]), origin))
     # Each parser gives the type of its field, which mypy cannot see through the names.
-    settings = cast(Callable[..., Settings], Settings)(**values, origins=origins)
+    settings = cast(Callable[..., Settings], Settings)(**values)
     account = settings.docker_hub_username.reveal()
     if account in settings.image_name.split("/"):
         forget(account)  # or the names of all images would be masked
     if console.debugging:
-        rows = [
-            (name.upper(), shown(name, getattr(settings, name)), origins.get(name, "default"))
-            for name in FIELDS
-        ]
         console.table(("setting", "value", "from"), rows)
     return settings
 
 
 def _given(name: str, env: Mapping[str, str], table: Mapping[str, object]) -> tuple[str, str]:
-    """What is given for a setting, and where; empty if nothing is."""
+    """What is given for a setting, and where; empty if it has its default."""
     key, variables = name.replace("_", "-"), (f"MLC_{name.upper()}", name.upper())
     sources: list[tuple[object, str]]
     sources = [(env.get(one), f"environment {one}") for one in variables]
@@ -224,7 +209,7 @@ def _given(name: str, env: Mapping[str, str], table: Mapping[str, object]) -> tu
         text = " ".join(map(str, value)) if isinstance(value, list) else str(value or "")
         if text.strip():
             return text.strip(), origin
-    return "", ""
+    return "", "default"
 
 
 def _parsed(name: str, text: str, origin: str) -> object:

@@ -116,7 +116,7 @@ def connect(
         base_url=settings.github_api_url,
         user_agent=USER_AGENT,
         timeout=timeout,
-        verify=str(settings.ca_path) if settings.ca_path else True,
+        verify=settings.ca_certificates or True,
         per_page=PER_PAGE,
         retry=retry or policy(settings),
         seconds_between_requests=0,

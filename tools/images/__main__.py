@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """``python -m tools.images development|production``."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     image = words[0] if words and words[0] in SESSIONS else "development"
-    return cli.main(SESSIONS[image], f"Build the {image} image.", Options, work, words)
+    return cli.command(SESSIONS[image], f"Build the {image} image.", Options, work)(words)
 
 
 if __name__ == "__main__":
