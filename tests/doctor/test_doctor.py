@@ -227,16 +227,12 @@ DOCKER_DEV = ("docker_dev", "tools.images", "development")
 
 
 @engine
-def test_base_image_that_is_not_there(patient):
-    """Neither the engine nor a registry that answers has it."""
-    patient.env["BASE_IMAGE"] = f"{patient.env['REGISTRY']}/none/such:1"
-    found = assert_same_words(patient, "base image", *DOCKER_DEV, "--no-push")
+def test_what_cannot_be_built(patient):
+    """A base image that neither the engine nor a registry has, and too large a context."""
+    base = f"{patient.env['REGISTRY']}/none/such:1"
+    missing = Patient(patient.root, patient.env | {"BASE_IMAGE": base})
+    found = assert_same_words(missing, "base image", *DOCKER_DEV, "--no-push")
     assert "none/such:1" in found.sentence and "not found" in found.detail
-
-
-@engine
-def test_context_too_large(patient):
-    """The largest entries are named."""
     (patient.root / "package" / "large.bin").write_bytes(b"x" * 3_000_000)
     patient.env["CONTEXT_LIMIT"] = "2 MB"
     found = assert_same_words(patient, "build context", *DOCKER_DEV, "--no-push")
@@ -325,7 +321,7 @@ def test_no_token(patient):
 
 def test_tokens(patient, github):
     """Unknown, expired, about to expire, and good for a month."""
-    scopes, said = ("repo", "write:packages", "delete:packages"), "does not accept the token"
+    said, scopes = "does not accept the token", ("repo", "write:packages", "delete:packages")
     other = Patient(patient.root, patient.env | {"GH_TOKEN": "ghp_another0123456789"})
     other.only("github token", said, "cleanup")
     for days, text, status in ((-1, said, "problem"), (3, "in 3 days", "warning")):
@@ -335,28 +331,39 @@ def test_tokens(patient, github):
     assert patient.bad("cleanup") == {}
 
 
+CLASSIC = ("repo", "write:packages", "delete:packages")
+READS, WRITES = {"contents": "read"}, {"contents": "write"}
+
+
 @pytest.mark.parametrize(
-    ("scopes", "session", "missing"),
+    ("token", "session", "said"),
     [
-        (("repo",), "pipeline", "write:packages"),
-        (("write:packages", "delete:packages"), "release", "public_repo or repo"),
-        (("repo", "write:packages"), "cleanup", "delete:packages"),
-        ((), "release", r"\(it has: none\)"),
+        # Only what the session needs is missed, and what there is is named.
+        (Token(scopes=CLASSIC[:1]), "pipeline", "write:packages"),
+        (Token(scopes=CLASSIC[1:]), "release", "public_repo or repo"),
+        (Token(scopes=CLASSIC[:2]), "cleanup", "delete:packages"),
+        (Token(scopes=()), "release", r"\(it has: none\)"),
+        (Token(scopes=CLASSIC), "cleanup", ""),
+        # Tokens that have permissions instead of scopes: GitHub tells of contents.
+        (
+            Token(kind="fine-grained", permissions=READS),
+            "cleanup",
+            "may not write to owner/name",
+        ),
+        (
+            Token(kind="installation", permissions=READS),
+            "cleanup",
+            "may not write to owner/name",
+        ),
+        (Token(kind="fine-grained", permissions=WRITES), "cleanup", ""),
+        (Token(kind="installation", permissions=WRITES), "cleanup", ""),
     ],
 )
-def test_token_without_a_scope(patient, github, scopes, session, missing):
-    """Only what the session needs is missed, and what there is is named."""
-    github.add_token(TOKEN, Token(scopes=scopes))
-    assert re.search(missing, patient.bad(session)["github token"].sentence)
-
-
-@pytest.mark.parametrize("kind", ["fine-grained", "installation"])
-def test_token_without_a_permission(patient, github, kind):
-    """Tokens that have permissions instead of scopes: GitHub tells of contents."""
-    github.add_token(TOKEN, Token(kind=kind, permissions={"contents": "read"}))
-    patient.only("github token", "may not write to owner/name", "cleanup")
-    github.add_token(TOKEN, Token(kind=kind, permissions={"contents": "write"}))
-    assert patient.bad("cleanup") == {}
+def test_rights(patient, github, token, session, said):
+    """A token may do what the session needs, or it is said what it lacks."""
+    github.add_token(TOKEN, token)
+    found = patient.bad(session)
+    assert re.search(said, found["github token"].sentence) if said else found == {}
 
 
 # --- the doctor itself ----------------------------------------------------------
@@ -438,27 +445,18 @@ def test_the_command(patient, github):
     assert TOKEN not in done.stderr + done.stdout
 
 
-@pytest.mark.parametrize(
-    ("arguments", "registry", "said"),
-    [
-        (["--for", "nonsense"], "ghcr.io", r"invalid choice: 'nonsense' .*docker_dev"),
-        ([], "https://ghcr.io", "The setting REGISTRY"),
-    ],
-)
-def test_usage_errors(arguments, registry, said):
+def test_usage_errors(capsys, monkeypatch):
     """An unknown session and a wrong setting: exit code 2, in the words of every session."""
-    done = run_doctor(*arguments, env={**os.environ, "REGISTRY": registry})
-    assert done.returncode == 2 and re.search(said, done.stderr)
+    assert doctor.main(["--for", "nonsense"]) == 2
+    assert re.search(r"invalid choice: 'nonsense' .*docker_dev", capsys.readouterr().err)
+    monkeypatch.setenv("REGISTRY", "https://ghcr.io")
+    assert doctor.main([]) == 2
+    assert "The setting REGISTRY" in capsys.readouterr().err
 
 
 def test_a_session_gets_what_it_needs():
     """cleanup does not ask for an engine, and all sessions exist."""
-
-    def names(*sessions):
-        return {check.name for check in doctor.needed(sessions)}
-
-    assert names("cleanup") == {"registry", "docker hub", "github token"}
-    assert names("docker_test") == {"docker engine"}
-    assert names("docker_test", "cleanup") == names("docker_test") | names("cleanup")
+    names = [check.name for check in doctor.needed(["cleanup", "docker_test"])]
+    assert names == ["docker engine", "registry", "docker hub", "github token"]
     noxfile = (ROOT / "noxfile.py").read_text(encoding="utf-8")
     assert all(f"def {session}(session" in noxfile for session in doctor.SESSIONS)

@@ -166,31 +166,26 @@ def results(record):
 
 
 def test_a_whole_run(create, tmp_path):
-    """Jobs run in the graph's order and hand digests on; each has its log, all a record."""
+    """Jobs run in the graph's order, those of a matrix together, and hand digests on; each
+    has its log, all a record.
+    """
     (tmp_path / "dist").mkdir()
     (tmp_path / "dist" / "old.whl").touch()
     os.utime(tmp_path / "dist" / "old.whl", (1, 1))
     (tmp_path / "dist" / "new.whl").write_text("wheel")
-    record = local.carry_out(create(orders={"docker_dev": {"digest": DIGEST}}), 2)
-    assert results(record) == dict.fromkeys(GRAPH.jobs, "success") | {
-        "create-release": "skipped"
-    }
+    tests = [f"docker_test({kind})" for kind in ("basic", "import", "help")]
+    orders = {name: {"together": tests} for name in tests}
+    record = local.carry_out(create(orders=orders | {"docker_dev": {"digest": DIGEST}}), 3)
+    succeeded = dict.fromkeys(GRAPH.jobs, "success")
+    assert results(record) == succeeded | {"create-release": "skipped"}
     commands = ran(create)
     assert commands[:2] == ["lint", "docker_dev"]
-    kinds = ("basic", "import", "help")
-    assert {f"docker_test({kind}) --digest {DIGEST}" for kind in kinds} == set(commands[2:5])
+    assert set(commands[2:5]) == {f"{name} --digest {DIGEST}" for name in tests}
     assert commands[5] == "wheels" and commands[-1] == "cleanup --dry-run"
     for job in ("test-docker-image.basic", "build-wheels.linux-x64", "cleanup"):
         assert "this is" in (tmp_path / runs.FOLDER / "run" / f"{job}.log").read_text()
     assert [one.name for one in record.artifacts] == ["new.whl"]
     assert runs.history(tmp_path) == [record]
-
-
-def test_matrix_jobs_run_at_the_same_time(create):
-    """Jobs that do not need each other run in parallel, as many as allowed."""
-    names = [f"docker_test({name})" for name in ("basic", "import", "help")]
-    record = local.carry_out(create(orders={name: {"together": names} for name in names}), 3)
-    assert results(record)["test-docker-image"] == "success"
 
 
 def test_no_more_than_allowed_at_the_same_time(create):
@@ -201,53 +196,57 @@ def test_no_more_than_allowed_at_the_same_time(create):
 
 
 @pytest.mark.parametrize(
-    ("failing", "expected"),
+    ("event", "failing", "expected"),
     [
-        ("lint", ["lint", "cleanup"]),
-        ("docker_test(import)", ["lint", "docker_dev", "docker_test", "cleanup"]),
-        ("wheels", ["lint", "docker_dev", "docker_test", "wheels", "cleanup"]),
+        (MAIN, ["lint"], "lint cleanup"),
+        (MAIN, ["docker_test(import)"], "lint docker_dev docker_test cleanup"),
+        (MAIN, ["wheels"], "lint docker_dev docker_test wheels cleanup"),
+        # With force_build wheels and the production image are built after failed tests.
+        (
+            FORCED, ["lint", "docker_test(help)"],
+            "lint docker_dev docker_test wheels prod_image cleanup",
+        ),
     ],
-)
-def test_a_failure_skips_what_needs_it_and_nothing_else(create, failing, expected, capsys):
-    """After a failure the rest goes on as on Actions: cleanup runs, dependents do not."""
-    subject = create(orders={failing: {"code": 3}})
+)  # fmt: skip
+def test_a_failure_skips_what_needs_it_and_nothing_else(
+    create, event, failing, expected, capsys
+):
+    """After a failure the rest goes on as on Actions; it is shown with the end of its log."""
+    subject = create(event, orders={name: {"code": 3} for name in failing})
     record = local.carry_out(subject, 2)
     local.show_result(subject, record)
     sessions = [session.partition("(")[0] for _, session, *_ in create.noted()]
-    assert list(dict.fromkeys(sessions)) == expected
+    assert list(dict.fromkeys(sessions)) == expected.split()
     assert record.result == "failure"
     shown = capsys.readouterr().err
     assert "ended with exit code 3" in shown and "critical path" in shown
-    assert f"\n  this is {failing}" in shown
+    assert all(f"\n  this is {name}" in shown for name in failing)
 
 
-def test_force_build_goes_on(create):
-    """With force_build wheels and the production image are built after failed tests."""
-    subject = create(FORCED, orders={"lint": {"code": 1}, "docker_test(help)": {"code": 1}})
-    found = results(local.carry_out(subject, 2))
-    assert found["build-wheels"] == found["build-production-image"] == "success"
-    assert found["lint-and-format"] == found["test-docker-image"] == "failure"
-
-
-def test_supposed_failures_are_not_run(create):
-    """--failed shows what CI would do after a failure, without breaking anything."""
-    record = local.carry_out(create(failed=["build-docker-image"]), 2)
-    assert ran(create) == ["lint", "cleanup --dry-run"]
-    assert results(record)["build-docker-image"] == "failure"
+def test_supposed_failures_are_not_run(create, tmp_path):
+    """--failed shows what CI would do after a failure, without breaking anything. As on
+    Actions, a release finds no record of an earlier production image.
+    """
+    for image in images.IMAGES:
+        record = images.ImageRecord(image, "n", DIGEST, (), (), 1, "push", "1.0.0", "a" * 40)
+        images.write(record, tmp_path)
+    for event, left in ((MAIN, 2), (TAG, 1)):
+        record = local.carry_out(create(event, failed=["build-docker-image"]), 2)
+        assert results(record)["build-docker-image"] == "failure"
+        assert len(list(images.folder(tmp_path).iterdir())) == left
+    assert ran(create) == ["lint", "cleanup --dry-run"] * 2
 
 
 def test_what_this_machine_cannot_run(create, capsys, monkeypatch):
     """It is not run, with the remedy, and the rest is the result; in CI nothing is left out."""
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere")
-    monkeypatch.delenv("CI", raising=False)
-    obstacles = local.find_obstacles(local.load())
-    subject = create(policy=Policy(obstacles=obstacles))
+    monkeypatch.setenv("CI", "")
+    subject = create(policy=Policy(obstacles=local.find_obstacles(local.load())))
     record = local.carry_out(subject, 2)
     local.show_result(subject, record)
-    found = results(record)
-    for job in ("build-docker-image", "test-docker-image", "build-production-image", "cleanup"):
-        assert found[job] == NOT_RUN
-    assert found["build-wheels"] == record.result == "success"
+    not_run = {job for job, result in results(record).items() if result == NOT_RUN}
+    images_jobs = {"build-docker-image", "test-docker-image", "build-production-image"}
+    assert not_run == {*images_jobs, "cleanup"} and record.result == "success"
     windows = subject.matrix_jobs["build-wheels"][1].record
     assert windows.result == NOT_RUN and "Windows" in windows.reason
     shown = capsys.readouterr().err
@@ -302,11 +301,8 @@ def test_secrets_are_masked_in_logs(create, tmp_path, monkeypatch):
 
 def test_what_children_get(create):
     """The event that was asked for; secrets that publish only where something is published."""
-    ours = {
-        "DOCKER_HUB_TOKEN": "hub-secret",
-        "VIRTUAL_ENV": "/v",
-        "PATH": os.pathsep.join(["/v/bin", "/bin"]),
-    }
+    path = os.pathsep.join(["/v/bin", "/bin"])
+    ours = {"DOCKER_HUB_TOKEN": "hub-secret", "VIRTUAL_ENV": "/v", "PATH": path}
     env = create(PULL).environment(ours)
     assert (env["GITHUB_EVENT_NAME"], env["GITHUB_REF"]) == ("pull_request", PULL.ref)
     assert (env["GITHUB_BASE_REF"], env["PATH"]) == ("main", "/bin")
@@ -336,50 +332,27 @@ def test_critical_path(drawn):
 # -- the command ------------------------------------------------------------------------
 
 
-def command(*args, **env):
-    """Run ``python -m tools.workflow.local``."""
-    return subprocess.run(
-        [sys.executable, "-m", "tools.workflow.local", *args],
-        capture_output=True, text=True, cwd=ROOT,
-        env={**os.environ, "DOCKER_HOST": "unix:///nowhere", "GH_TOKEN": "", "CI": "", **env},
-    )  # fmt: skip
-
-
-def test_dry_run():
-    """--dry-run shows the commands of every matrix job and runs nothing."""
-    done = command("--dry-run", "--json", "--event", "push", "--ref", "refs/tags/v1.0.0")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)["commands"]
+def test_dry_run(capsys, monkeypatch):
+    """--dry-run shows the commands of every matrix job and runs nothing; an event that does
+    not trigger the workflow is reported as one.
+    """
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere")
+    monkeypatch.setenv("CI", "")
+    tag = ["--event", "push", "--ref", "refs/tags/v1.0.0"]
+    assert local.main(["--dry-run", "--json", *tag]) == 0
+    found = json.loads(capsys.readouterr().out)["commands"]
     assert found["lint-and-format"] == ["nox -s lint"]
     assert found["create-release"] == ["nox -s release -- v1.0.0 --dry-run"]
     assert found["build-docker-image"] == []
-
-
-def test_nothing_to_run():
-    """An event that does not trigger the workflow is reported as one: exit code 2."""
-    done = command("--event", "push", "--ref", "refs/heads/nobodys")
-    assert done.returncode == 2 and "Nothing to run" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert local.main(["--ref", "refs/heads/nobodys"]) == 2
+    assert "error: Nothing to run" in capsys.readouterr().err
 
 
 def test_json_through_nox():
     """Through nox too, --json has stdout for itself: talk goes to stderr."""
     pytest.importorskip("nox")
     failed = [word for name in GRAPH.jobs for word in ("--failed", name)]  # so that none is run
-    done = subprocess.run(
-        [sys.executable, "-m", "nox", "-s", "pipeline", "--", "--json", "--ref", MAIN.ref, *failed],
-        capture_output=True, text=True, cwd=ROOT,
-        env={**os.environ, "DOCKER_HOST": "unix:///nowhere", "GH_TOKEN": "", "CI": ""},
-    )  # fmt: skip
+    line = [sys.executable, "-m", "nox", "-s", "pipeline", "--", "--json", "--ref", MAIN.ref]
+    done = subprocess.run([*line, *failed], capture_output=True, text=True, cwd=ROOT)
     assert json.loads(done.stdout)["result"] == "failure", done.stderr
     assert "supposed to fail" in done.stderr and done.returncode == 1
-
-
-def test_a_release_finds_no_record_of_an_earlier_production_image(create, tmp_path):
-    """As on Actions, where the image is built beside the release."""
-    for image in images.IMAGES:
-        record = images.ImageRecord(image, "n", DIGEST, (), (), 1, "push", "1.0.0", "a" * 40)
-        images.write(record, tmp_path)
-    for event, left in ((MAIN, 2), (TAG, 1)):
-        local.carry_out(create(event, failed=["lint-and-format"]), 2)
-        assert len(list(images.folder(tmp_path).iterdir())) == left
