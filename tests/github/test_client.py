@@ -14,7 +14,7 @@ from github.Repository import Repository
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.github.conftest import NAME, TOKEN, certificates
+from tests.github.conftest import NAME, TOKEN, certificates, github
 from tests.services.faults import Fault, already_exists, limited
 from tests.services.github import GitHubServer, Token
 from tools.core.errors import PipelineError
@@ -209,9 +209,7 @@ def test_the_token_is_in_the_request_header_alone(world: World, caplog):
 def test_a_certificate_that_is_not_trusted(world: World, tmp_path: Path):
     """It fails at once: waiting makes no certificate trusted."""
     certificate, key, bundle = certificates(tmp_path)
-    with GitHubServer(tmp_path / "tls", tls=(certificate, key)) as world.server:
-        world.server.add_token(TOKEN)
-        world.server.add_repository(NAME)
+    with github(tmp_path / "tls", (certificate, key)) as world.server:
         with pytest.raises(GitHubError, match="(?i)certificate"):
             releases(world.open())
         assert world.waits == []

@@ -17,16 +17,20 @@ from githubkit import GitHub as GitHubKit
 from githubkit.exception import RequestFailed
 from githubkit_schemas.latest import models
 
-from tests.github.conftest import TOKEN, certificates
+from tests.github.conftest import TOKEN, certificates, github
 from tests.services.faults import Fault
 from tests.services.github import GitHubServer, Token
 
 OWNER, REPO, TAG = "owner", "name", "v1.0.0"
 
 
+def client(server: GitHubServer, token: str = TOKEN) -> GitHubKit[Any]:
+    return GitHubKit(token, base_url=f"{server.url}/", auto_retry=False)
+
+
 @pytest.fixture
 def kit(server: GitHubServer) -> GitHubKit[Any]:
-    return GitHubKit(TOKEN, base_url=f"{server.url}/", auto_retry=False)
+    return client(server)
 
 
 def upload(kit: GitHubKit[Any], release: models.Release, name: str) -> models.ReleaseAsset:
@@ -81,10 +85,9 @@ def test_errors_are_what_openapi_says(server: GitHubServer, kit: GitHubKit[Any])
     status, body = refused(lambda: repos.create_release(OWNER, REPO, tag_name=TAG))
     error = models.ValidationError.model_validate(body)
     assert status == 422 and error.message == "Validation Failed"
-    assert body["errors"] == [
-        {"resource": "Release", "code": "already_exists", "field": "tag_name"}
-    ]
-    other = GitHubKit("ghp_wrong", base_url=f"{server.url}/", auto_retry=False)
+    [listed] = body["errors"]
+    assert listed == {"resource": "Release", "code": "already_exists", "field": "tag_name"}
+    other = client(server, "ghp_wrong")
     status, body = refused(lambda: other.rest.repos.list_releases(OWNER, REPO))
     assert (status, body["message"]) == (401, "Bad credentials")
 
@@ -97,7 +100,7 @@ def test_drafts_are_hidden(server: GitHubServer, kit: GitHubKit[Any]) -> None:
     assert refused(lambda: repos.get_release_by_tag(OWNER, REPO, TAG))[0] == 404
     assert len(repos.list_releases(OWNER, REPO).parsed_data) == 2
     server.add_token("ghp_reader", Token(kind="fine-grained", permissions={"contents": "read"}))
-    reader = GitHubKit("ghp_reader", base_url=f"{server.url}/", auto_retry=False)
+    reader = client(server, "ghp_reader")
     assert reader.rest.repos.list_releases(OWNER, REPO).parsed_data == []
 
 
@@ -127,9 +130,8 @@ def test_what_is_refused(server: GitHubServer, kit: GitHubKit[Any]) -> None:
     server.faults.script.append(Fault("half-read", "repos/upload-release-asset", nth=0))
     with pytest.raises(Exception, match="reset|disconnected|ReadError"):
         upload(kit, first, "a.txt")
-    assert [(one["state"], one["size"]) for one in server.store.all("assets")] == [
-        ("starter", 0)
-    ]
+    [left] = server.store.all("assets")
+    assert (left["state"], left["size"]) == ("starter", 0)
     server.faults.script.clear()
     assert refused(lambda: upload(kit, first, "a.txt"))[0] == 422
 
@@ -152,11 +154,8 @@ def test_pages_and_headers(server: GitHubServer, kit: GitHubKit[Any]) -> None:
 def test_state_survives_a_restart(tmp_path: Path) -> None:
     """Releases, assets and tokens are there again, with ids that go on."""
     for count in (1, 2):
-        with GitHubServer(tmp_path / "github") as server:
-            if count == 1:
-                server.add_token(TOKEN)
-                server.add_repository(f"{OWNER}/{REPO}", {TAG: "a" * 40})
-            kit = GitHubKit(TOKEN, base_url=f"{server.url}/", auto_retry=False)
+        with github(tmp_path) as server:
+            kit = client(server)
             made = kit.rest.repos.create_release(OWNER, REPO, tag_name=TAG, draft=True)
             upload(kit, made.parsed_data, "a.txt")
             listed = kit.rest.repos.list_releases(OWNER, REPO).parsed_data
@@ -171,9 +170,7 @@ def test_gh_creates_and_reads_a_release(tmp_path: Path) -> None:
     files = [tmp_path / "a.whl", tmp_path / "b.whl"]
     for path in files:
         path.write_bytes(path.name.encode() * 10_000)
-    with GitHubServer(tmp_path / "github", tls=(certificate, key)) as server:
-        server.add_token(TOKEN)
-        server.add_repository(f"{OWNER}/{REPO}", {TAG: "a" * 40})
+    with github(tmp_path / "github", (certificate, key)) as server:
         host = server.url.removeprefix("https://")
         env = {
             "PATH": os.environ["PATH"], "GH_HOST": host, "GH_ENTERPRISE_TOKEN": TOKEN,
@@ -182,10 +179,7 @@ def test_gh_creates_and_reads_a_release(tmp_path: Path) -> None:
         }  # fmt: skip
 
         def gh(*arguments: str) -> str:
-            command = ["gh", *arguments]
-            return subprocess.run(
-                command, env=env, stdout=subprocess.PIPE, text=True, check=True
-            ).stdout
+            return subprocess.check_output(["gh", *arguments], env=env, text=True)
 
         gh("release", "create", TAG, *map(str, files), "--title", "One", "--notes", "Notes.")
         assert TAG in gh("release", "list")
@@ -195,4 +189,3 @@ def test_gh_creates_and_reads_a_release(tmp_path: Path) -> None:
         gh("release", "download", TAG, "--dir", str(tmp_path / "got"))
         for path in files:
             assert (tmp_path / "got" / path.name).read_bytes() == path.read_bytes()
-        assert server.errors == []

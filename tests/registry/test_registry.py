@@ -31,19 +31,9 @@ def client(host: str, user: str = "", password: str = "") -> Client:
 
 @pytest.fixture
 def gate(registry: RealRegistry) -> Iterator[Gate]:
-    """A gate before the registry, without tokens."""
+    """A gate before the registry; it may ask for Bearer tokens, as GitHub's does."""
     with Gate(registry.url) as running:
         yield running
-
-
-@pytest.fixture
-def token_gate(registry: RealRegistry) -> Iterator[Gate]:
-    """A gate before the registry that asks for Bearer tokens, as GitHub's does."""
-    with Gate(registry.url, TokenServer(*LOGIN)) as running:
-        yield running
-
-
-# --- values ---
 
 
 def test_plain_http_on_this_machine_alone(tmp_path):
@@ -115,9 +105,6 @@ def test_manifests_of_unknown_types():
     assert [child.digest for child in read.children] == [part["digest"]] and not read.is_index
     with pytest.raises(ValueError, match="md5"):
         parse_manifest(b"{}", digest="md5:0")
-
-
-# --- reading ---
 
 
 @pytest.mark.parametrize("docker", [False, True])
@@ -209,9 +196,6 @@ def test_content_that_is_not_its_digest_is_refused(repository: Repository, gate:
         client(gate.address).manifest(repository.name, f"sha256:{'0' * 64}")
 
 
-# --- logging in ---
-
-
 def test_basic_login(login_registry: RealRegistry, registry: RealRegistry, tmp_path):
     """htpasswd registries: asked, accepted (with the settings' token), refused, and not given;
     others ask nobody.
@@ -233,12 +217,13 @@ def test_basic_login(login_registry: RealRegistry, registry: RealRegistry, tmp_p
     assert redact(f"x {value} {LOGIN[1]}") == "x *** ***"
 
 
-def test_bearer_login(repository: Repository, token_gate: Gate):
+def test_bearer_login(repository: Repository, gate: Gate):
     """One token serves any number of threads, until the registry no longer takes it; a wrong
     login is told from a missing one, and the secret is in no message.
     """
+    gate.tokens = TokenServer(*LOGIN)
     images = [repository.image_manifest(f"t{number}").digest for number in range(4)]
-    reader = client(token_gate.address, *LOGIN)
+    reader = client(gate.address, *LOGIN)
 
     def read(number: int) -> str:
         return reader.head(repository.name, f"t{number % 4}").digest
@@ -246,54 +231,53 @@ def test_bearer_login(repository: Repository, token_gate: Gate):
     for tokens in (1, 2):
         with ThreadPoolExecutor(20) as pool:
             assert list(pool.map(read, range(40))) == images * 10
-        assert token_gate.count(part="/token") == tokens
-        token_gate.tokens.issued.clear()
-    nobody, wrong = client(token_gate.address), client(token_gate.address, "robot", "not-it")
+        assert gate.count(part="/token") == tokens
+        gate.tokens.issued.clear()
+    nobody, wrong = client(gate.address), client(gate.address, "robot", "not-it")
     assert [one.answer() for one in (reader, wrong, nobody)] == ["accepts", "refuses", "asks"]
     with pytest.raises(RegistryError) as caught:
         wrong.manifest(repository.name, "image")
     assert caught.value.status == 401 and "not-it" not in str(caught.value)
     for body in (b"{}", b"no json", b"[]"):  # a broken token server
         fault = Fault(200, body=body)
-        token_gate.fault = lambda seen, fault=fault: fault if "/token" in seen.path else None
+        gate.fault = lambda seen, fault=fault: fault if "/token" in seen.path else None
         with pytest.raises(RegistryError, match="no token|unexpected"):
-            client(token_gate.address).head("a/b", "c")
+            client(gate.address).head("a/b", "c")
 
 
-def test_check_push(repository: Repository, token_gate: Gate):
+def test_check_push(repository: Repository, gate: Gate):
     """Asking whether we may push leaves no blob and no manifest, and ends its upload; a login
     that may only read is refused, by the registry or by the token server.
     """
-    client(token_gate.address, *LOGIN).check_push(repository.name)
+    gate.tokens = TokenServer(*LOGIN)
+    client(gate.address, *LOGIN).check_push(repository.name)
     root = repository.registry.root / "docker/registry/v2/repositories" / repository.name
     # distribution 2.8 keeps an empty hash state of an upload that was cancelled.
     left = {path.name for path in root.rglob("*") if path.is_file() and path.stat().st_size}
     assert not left & {"link", "data", "startedat"}
-    assert token_gate.count("DELETE") == 1
+    assert gate.count("DELETE") == 1
     for refuse, status in ((False, 401), (True, 403)):
-        token_gate.tokens = TokenServer(*LOGIN, frozenset({"pull"}), refuse=refuse)
+        gate.tokens = TokenServer(*LOGIN, frozenset({"pull"}), refuse=refuse)
         with pytest.raises(RegistryError) as caught:
-            client(token_gate.address, *LOGIN).check_push(repository.name)
+            client(gate.address, *LOGIN).check_push(repository.name)
         assert caught.value.status == status
 
 
-def test_the_login_goes_nowhere_else(repository: Repository, token_gate: Gate):
+def test_the_login_goes_nowhere_else(repository: Repository, gate: Gate):
     """A registry can't make us send the login in the clear to a token server, nor to another
     host with an address in its response.
     """
     with Gate("") as other:
         other.fault = lambda _seen: Fault(200)
         away = Fault(202, {"Location": f"{other.url}/upload"})
-        token_gate.fault = lambda seen: away if seen.method == "POST" else None
-        client(token_gate.address, *LOGIN).check_push(repository.name)
+        gate.fault = lambda seen: away if seen.method == "POST" else None
+        client(gate.address, *LOGIN).check_push(repository.name)
         assert [seen.headers.get("Authorization") for seen in other.seen] == [None]
     headers = {"WWW-Authenticate": 'Bearer realm="http://tokens.example.com/t",service="x"'}
-    token_gate.fault = lambda _seen: Fault(401, headers)
+    gate.fault = lambda _seen: Fault(401, headers)
     with pytest.raises(RegistryError, match="no TLS"):
-        client(token_gate.address, *LOGIN).head("a/b", "c")
+        client(gate.address, *LOGIN).head("a/b", "c")
 
-
-# --- faults ---
 
 PASSING = (
     Fault(500), Fault(502), Fault(503, {"Retry-After": "0"}), Fault(429), Fault(reset=True),
