@@ -1,7 +1,5 @@
 """Fixtures for all tests."""
 
-from __future__ import annotations
-
 import functools
 import os
 import signal
@@ -9,8 +7,6 @@ import subprocess
 
 import pytest
 from hypothesis import HealthCheck, settings
-
-from tools.core import console
 
 # Fixtures that start services; each module says which it gives.
 pytest_plugins = ("tests.services.registry", "tests.services.cleanup_world")
@@ -29,11 +25,11 @@ settings.load_profile("default")
 @functools.cache
 def engine_answers() -> bool:
     """Whether a Docker engine with buildx answers."""
-    for command in (["docker", "version"], ["docker", "buildx", "version"]):
-        try:
-            subprocess.run(command, capture_output=True, timeout=30, check=True)
-        except (OSError, subprocess.SubprocessError):
-            return False
+    try:
+        for command in ("docker version", "docker buildx version"):
+            subprocess.run(command.split(), capture_output=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return False
     return True
 
 
@@ -53,19 +49,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if os.environ.get("CI"):
             pytest.fail(f"{reason}; in CI that is a failure", pytrace=False)
         pytest.skip(reason)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """On Actions, the step summary has the table of the tests."""
-    if hasattr(terminalreporter.config, "workerinput"):
-        return  # one of xdist's processes: the one that started it has them all
-    stats = terminalreporter.stats
-    rows = [
-        (name, len(stats.get(name, ()))) for name in ("passed", "failed", "error", "skipped")
-    ]
-    text = "### Tests\n\n" + console.markdown_table(("result", "tests"), rows)
-    failed = [report.nodeid for kind in ("failed", "error") for report in stats.get(kind, ())]
-    console.step_summary(text + "".join(f"\n- `{name}`" for name in failed))
 
 
 @pytest.fixture(autouse=True)
