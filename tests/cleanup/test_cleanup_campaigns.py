@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ import pytest
 from tests.services.cleanup_world import DELETES, World, old
 from tests.services.faults import Fault
 from tests.services.gate import Fault as GateFault
-from tests.services.gate import Seen
 from tests.services.registry import Repository, pull_all
 from tools.cleanup.plan import DAY
 from tools.core.errors import PipelineError
@@ -82,7 +80,8 @@ def test_every_request_may_fail(world: World, monkeypatch: pytest.MonkeyPatch):
                 if side == "github":
                     world.server.faults.script.append(Fault(nth=number, **GITHUB_FAULTS[kind]))
                 else:
-                    world.gate.fault = fault_at(number, REGISTRY_FAULTS[kind])
+                    fault = {number: REGISTRY_FAULTS[kind]}
+                    world.gate.fault = lambda seen, fault=fault: fault.get(seen.number)
                 with contextlib.suppress(PipelineError):
                     copy.clean()
                 fired = world.server.faults.fired or len(world.gate.seen) >= number
@@ -90,14 +89,12 @@ def test_every_request_may_fail(world: World, monkeypatch: pytest.MonkeyPatch):
                 check_whole_then_ended(copy, tags, first.repository.digests())
 
 
-def fault_at(number: int, fault: GateFault) -> Callable[[Seen], GateFault | None]:
-    """The fault befalls one request."""
-    return lambda seen: fault if seen.number == number else None
-
-
 @pytest.mark.campaign
-def test_killed_at_each_deletion(world: World):
-    """SIGKILL right after each deletion (which is right before the next)."""
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_ended_at_each_deletion(world: World, how: signal.Signals):
+    """What is killed has done the last deletion; what is asked to end (Ctrl-C, SIGTERM) ends
+    with 130, and begins nothing new: it remembers what it deleted.
+    """
     small(world.repository)
     tags, first = old(world), world.again()
     total = len(first.clean().deleted)
@@ -108,19 +105,26 @@ def test_killed_at_each_deletion(world: World):
         child: list[subprocess.Popen] = []
         ready = threading.Event()
 
-        def kill(child=child, ready=ready) -> None:
+        def end(child=child, ready=ready) -> None:
             ready.wait(30)
-            child[0].send_signal(signal.SIGKILL)
+            child[0].send_signal(how)
             child[0].wait(30)
 
-        world.server.faults.script.append(Fault("call-after", DELETES, number, hook=kill))
-        command = [sys.executable, "-m", "tools.cleanup", "--keep", "0"]
-        env = {**os.environ, **copy.env()}
-        child.append(subprocess.Popen(command, env=env, cwd=ROOT, stderr=subprocess.DEVNULL))
+        world.server.faults.script.append(Fault("call-after", DELETES, number, hook=end))
+        child.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "tools.cleanup", "--keep", "0"],
+                env={**os.environ, **copy.env()}, cwd=ROOT, stderr=subprocess.PIPE, text=True,
+            )
+        )  # fmt: skip
         ready.set()
-        assert child[0].wait(60) == -signal.SIGKILL
+        assert "Traceback" not in child[0].communicate(timeout=60)[1]
         copy.settle()
-        assert len(copy.repository.digests()) == len(world.repository.digests()) - number
+        gone = world.repository.digests() - copy.repository.digests()
+        assert len(gone) == number
+        if how == signal.SIGTERM:
+            assert set(copy.reader().memory.deleted) == gone
+        assert child[0].returncode == (130 if how == signal.SIGTERM else -signal.SIGKILL)
         check_whole_then_ended(copy, tags, first.repository.digests())
 
 
@@ -186,11 +190,4 @@ def test_pushed_by_buildx_while_cleanup_runs(world: World, tmp_path: Path):
     # When all is old, what no tag needs goes, to the last part.
     repository.set_all_ages(30 * DAY)
     world.clean()
-    needed = set(found.values()).union(*(parts(repository, one) for one in found.values()))
-    assert repository.digests() == needed
-    assert pull_all(repository, tmp_path) == found
-
-
-def parts(repository: Repository, digest: str) -> set[str]:
-    """What an index lists."""
-    return {child["digest"] for child in repository.get(digest).get("manifests", ())}
+    assert world.check_pulls(found) == repository.digests()

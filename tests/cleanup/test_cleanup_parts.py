@@ -3,7 +3,6 @@
 import contextlib
 import gzip
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -90,19 +89,16 @@ def test_what_was_written_is_read(tmp_path_factory, kept: dict, gone: set, at: i
 
 
 @pytest.mark.parametrize(
-    "content",
-    [b"", b"nonsense", gzip.compress(b"{"), gzip.compress(b"[]"), gzip.compress(b'{"links":{}}'),
-     gzip.compress(b'{"image":"' + IMAGE.encode() + b'","links":{"d":[1]}}'),
-     gzip.compress(b'{"image":"' + IMAGE.encode() + b'"}')[:-4]],
-    # gzip has the time in it: as the tests' names these would differ between processes.
-    ids=["empty", "nonsense", "half", "list", "no image", "wrong links", "cut"],
-)  # fmt: skip
-def test_any_damage_empties_it(tmp_path: Path, content: bytes, capsys):
+    "text", ["", "{", "[]", '{"links":{}}', '{"image":"%s","links":{"d":[1]}}']
+)
+def test_any_damage_empties_it(tmp_path: Path, text: str, capsys: pytest.CaptureFixture):
     """A file that is not what was written is not used; it says so, in a sentence."""
     place = Settings(manifest_cache=str(tmp_path))
-    memory.path_of(place).write_bytes(content)
-    assert memory.load(place) == Memory(IMAGE)
-    assert "is damaged" in capsys.readouterr().err
+    content = gzip.compress(text.replace("%s", IMAGE).encode())
+    for damaged in (content, content[:-4], text.encode()):
+        memory.path_of(place).write_bytes(damaged)
+        assert memory.load(place) == Memory(IMAGE)
+        assert "is damaged" in capsys.readouterr().err
 
 
 def test_a_file_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -115,26 +111,41 @@ def test_a_file_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFix
 # --- deleting ---
 
 
-def run_delete(after: Mapping[str, tuple[str, ...]], tagged: Mapping[int, str]):
-    """Delete in the order of ``after`` (see CleanupPlan), one a minute; from the n-th look on
-    a version is tagged, or looking fails. The result, what went, and when it looked.
+@pytest.mark.parametrize(
+    ("after", "tagged", "gone", "saved"),
+    [
+        # A look keeps a parent: its parts and their signatures stay.
+        ({"a": (), "b": (), "c": ("b",), "d": ("c",)}, (1, "b"), ["a"], ["b", "c", "d"]),
+        # A run of hours looks again and again: what is needed meanwhile is saved.
+        ({"a": (), "b": (), "c": ()}, (2, "b"), ["a", "c"], ["b"]),
+        # What cannot be looked at again is not trusted.
+        ({"a": ()}, (1, "fails"), [], []),
+        ({"a": (), "b": ()}, (2, "fails"), ["a"], []),
+    ],
+)
+def test_looks_again(monkeypatch: pytest.MonkeyPatch, after, tagged, gone, saved):
+    """Deletions in the order of ``after`` (see CleanupPlan), one a minute; from the n-th look
+    on a version is tagged, or looking fails.
     """
-    clock, gone, looks = Time(), [], []
+    clock, deleted, looks = Time(), [], []
     versions = {one: PackageVersion(n, one) for n, one in enumerate(after, 1)}
     versions["root"] = PackageVersion(99, "root", ("v1",))
 
     def remove(version: PackageVersion) -> None:
-        gone.append(version.digest)
+        deleted.append(version.digest)
         clock.now += 61
 
     def read(_policy: Policy) -> Package:
         looks.append(clock.now)
-        new = next((one for n, one in tagged.items() if n <= len(looks)), "")
-        if new == "fails":
-            raise PipelineError("no answer")
-        there = {d: replace(v, tags=("v2",)) if d == new else v for d, v in versions.items()}
+        number, new = tagged
+        there = dict(versions)
+        if len(looks) >= number:
+            if new == "fails":
+                raise PipelineError("no answer")
+            there[new] = replace(there[new], tags=("v2",))
         return Package(there, dict.fromkeys(there, NO_LINKS))
 
+    monkeypatch.setattr("tools.cleanup.run.monotonic", lambda: clock.now)
     reader = SimpleNamespace(
         settings=Settings(github_points_per_minute=0), memory=Memory(IMAGE), read=read,
         remember=lambda: None, packages=SimpleNamespace(delete=remove),
@@ -142,40 +153,23 @@ def run_delete(after: Mapping[str, tuple[str, ...]], tagged: Mapping[int, str]):
     plan = CleanupPlan(dict.fromkeys(after, "untagged"), after, {}, {}, {})
     result = CleanupResult(IMAGE, Package(versions, {}), plan, False)
     with contextlib.suppress(PipelineError):
-        delete(reader, Policy(keep=0), result, lambda: clock.now)
-    assert list(result.deleted) == gone == list(reader.memory.deleted)
-    return result, gone, looks
-
-
-def test_what_is_saved_saves_its_parts():
-    """The look before the first deletion keeps a parent: its parts and their signatures stay."""
-    result, gone, _ = run_delete({"a": (), "b": (), "c": ("b",), "d": ("c",)}, {1: "b"})
-    assert gone == ["a"] and set(result.saved) == {"b", "c", "d"}
-
-
-def test_looks_again_while_it_goes_on():
-    """A run of hours looks again and again: what is needed meanwhile is saved."""
-    result, gone, looks = run_delete({"a": (), "b": (), "c": ()}, {2: "b"})
-    assert looks == [0.0, 61.0]
-    assert gone == ["a", "c"] and set(result.saved) == {"b"}
-
-
-def test_a_failing_look_deletes_nothing_more():
-    """If the package can't be looked at again, what was planned is not trusted."""
-    assert run_delete({"a": ()}, {1: "fails"})[1] == []
-    assert run_delete({"a": (), "b": ()}, {2: "fails"})[1] == ["a"]
+        delete(reader, Policy(keep=0), result)
+    assert list(result.deleted) == list(reader.memory.deleted) == deleted == gone
+    assert list(result.saved) == saved
+    assert looks == [61.0 * number for number in range(len(looks))]
 
 
 # --- progress ---
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.2, "0 s"), (45, "45 s"), (89, "89 s"), (125, "2 min"), (3600, "1 h 00 min"), (3900, "1 h 05 min")],
-)  # fmt: skip
-def test_times_for_people(seconds: float, text: str):
-    """Time left is told in the unit that a person would use."""
-    assert human_time(seconds) == text
+def test_times_for_people():
+    """Time left is told in the unit that a person would use, and no less than limits allow."""
+    texts = {0.2: "0 s", 45: "45 s", 89: "89 s", 125: "2 min", 3600: "1 h 00 min"}
+    assert {seconds: human_time(seconds) for seconds in texts} == texts
+    assert human_time(3900) == "1 h 05 min"
+    assert time_left(50, 100, 10.0) == 10.0
+    assert time_left(50, 100, 10.0, least=300.0) == 300.0
+    assert time_left(0, 100, 0.0, least=5.0) == 5.0
 
 
 def test_plain_lines_now_and_then(capsys: pytest.CaptureFixture):

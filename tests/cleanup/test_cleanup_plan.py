@@ -21,7 +21,7 @@ def digest(number: int) -> str:
     return f"sha256:{number:064x}"
 
 
-def referrer_tag(number: int, suffix: str = "") -> str:
+def ref(number: int, suffix: str = "") -> str:
     """The tag of a referrer of manifest ``number``."""
     return f"sha256-{number:064x}{suffix}"
 
@@ -55,11 +55,9 @@ def numbers(digests: Collection[str]) -> list[int]:
 IMAGE = [(1, 9, ["v1"], [2, 3]), (2, 9), (3, 9)]
 OLD = [(11, 20, [], [12, 13]), (12, 20), (13, 20)]
 
+PR = {"tags_matching": ("pr-*",)}
+
 CASES = {
-    "a part that outlives its image counts as one from now on": (
-        [*IMAGE, (20, 5), (21, 9, [], [22]), (22, 3)],
-        {"keep": 1, "updated": {22: 0.5}}, [20, 21],
-    ),
     "parts of a tagged image stay": (IMAGE, {}, []),
     "an old image goes, index first": (IMAGE + OLD, {}, [11, 12, 13]),
     "a shared part stays": (IMAGE + [(11, 20, [], [2, 12]), (12, 20)], {}, [11, 12]),
@@ -67,65 +65,45 @@ CASES = {
     "an image counts once with its parts": (
         [*IMAGE, *OLD, (21, 30, [], [22]), (22, 30)], {"keep": 1}, [21, 22],
     ),
+    "a part that outlives its image counts as one from now on": (
+        [*IMAGE, (20, 5), (21, 9, [], [22]), (22, 3)],
+        {"keep": 1, "updated": {22: 0.5}}, [20, 21],
+    ),
     "young things stay": ([*IMAGE, (11, 0.5), (12, 1.5)], {}, [12]),
     "grace can be none": ([*IMAGE, (11, 0.5)], {"grace": 0}, [11]),
-    "a tag that was just moved leaves a young version": (
-        [*IMAGE, (11, 20)], {"updated": {11: 0.1}}, [],
-    ),
+    "a tag that was just moved": ([*IMAGE, (11, 20)], {"updated": {11: 0.1}}, []),
     "only what is older": ([*IMAGE, (11, 20), (12, 40)], {"older_than": 30 * DAY}, [12]),
-    "a signature lives with its image": ([*IMAGE, (5, 9, [referrer_tag(1, ".sig")])], {}, []),
-    "a signature of a part lives too": ([*IMAGE, (5, 9, [referrer_tag(2, ".att")])], {}, []),
-    "a signature goes after its image": (
-        [*IMAGE, *OLD, (15, 20, [referrer_tag(11, ".sig")])], {}, [11, 12, 13, 15],
+    "a signature lives with its image": ([*IMAGE, (5, 9, [ref(1, ".sig")])], {}, []),
+    "a signature of a part lives too": ([*IMAGE, (5, 9, [ref(2, ".att")])], {}, []),
+    "a signature goes last": ([*IMAGE, *OLD, (15, 20, [ref(11, ".sig")])], {}, [11, 12, 13, 15]),
+    "an orphaned signature goes": ([*IMAGE, (5, 9, [ref(99, ".sbom")])], {}, [5]),
+    "the fallback index and its artifacts": (
+        [*IMAGE, (5, 9, [ref(1)], [6]), (6, 9, [], [], 1)], {}, [],
     ),
-    "an orphaned signature goes": ([*IMAGE, (5, 9, [referrer_tag(99, ".sbom")])], {}, [5]),
-    "the fallback index and its artifacts live": (
-        [*IMAGE, (5, 9, [referrer_tag(1)], [6]), (6, 9, [], [], 1)], {}, [],
-    ),
-    "a referrer of a referrer lives": (
-        [*IMAGE, (5, 9, [], [], 1), (6, 9, [], [], 5)], {}, [],
-    ),
+    "a referrer of a referrer lives": ([*IMAGE, (5, 9, [], [], 1), (6, 9, [], [], 5)], {}, []),
     "artifacts go with their subject": (
         [*IMAGE, *OLD, (15, 20, [], [], 11), (16, 20, [], [], 15)], {}, [11, 12, 13, 15, 16],
     ),
-    "a signature that a person tagged lives": (
-        [*IMAGE, (5, 9, [referrer_tag(99, ".sig"), "mine"])], {}, [],
-    ),
-    "another suffix is no referrer": ([*IMAGE, (5, 9, [referrer_tag(99, ".xyz")])], {}, []),
-    "a package of signatures alone is left alone": (
-        [(5, 9, [referrer_tag(98, ".sig")]), (6, 9, [referrer_tag(99, ".sig")])], {}, [],
-    ),
+    "a signature with a person's tag": ([*IMAGE, (5, 9, [ref(99, ".sig"), "mine"])], {}, []),
+    "another suffix is no referrer": ([*IMAGE, (5, 9, [ref(99, ".xyz")])], {}, []),
+    "an image that somebody signs now": ([*IMAGE, *OLD, (15, 0.1, [ref(11, ".sig")])], {}, []),
+    "signatures alone": ([(5, 9, [ref(98, ".sig")]), (6, 9, [ref(99, ".sig")])], {}, []),
     "the last version stays": ([(11, 20), (12, 30)], {}, [12]),
     "the last version stays whole": ([*OLD, (21, 30)], {}, [21]),
-    "tags can be given up": (
-        [(1, 50, ["v1"]), (2, 50, ["pr-1"], [3]), (3, 50)],
-        {"tags_matching": ("pr-*",)}, [2, 3],
-    ),
-    "all its tags must match": (
-        [(1, 50, ["v1"]), (2, 50, ["pr-1", "latest"])], {"tags_matching": ("pr-*",)}, [],
-    ),
+    "the last tagged version stays": ([(1, 50, ["pr-1"]), (2, 40, ["pr-2"])], PR, [1]),
+    "tags can be given up": ([(1, 50, ["v1"]), (2, 50, ["pr-1"], [3]), (3, 50)], PR, [2, 3]),
+    "all its tags must match": ([(1, 50, ["v1"]), (2, 50, ["pr-1", "latest"])], PR, []),
     "tags can be protected": (
-        [(1, 50, ["v1"]), (2, 50, ["pr-1"]), (3, 50, ["pr-2"])],
-        {"tags_matching": ("pr-*",), "keep_tags": ("*-2",)}, [2],
-    ),
-    "the last tagged version stays": (
-        [(1, 50, ["pr-1"]), (2, 40, ["pr-2"])], {"tags_matching": ("*",)}, [1],
-    ),
-    "a manifest that could not be read stops all": (
-        [*IMAGE, *OLD, (30, 40)], {"unreadable": [30]}, [],
-    ),
-    "a manifest that is certainly absent stops nothing": (
-        [*IMAGE, *OLD, (30, 40)], {"gone": [30]}, [11, 30, 12, 13],
-    ),
-    "a plain part that could not be read stays, and stops nothing": (
-        [*IMAGE, *OLD], {"unreadable": [12], "plain": True}, [11, 13],
+        [(1, 50, ["v1"]), (2, 50, ["pr-1"]), (3, 50, ["pr-2"])], {**PR, "keep_tags": ("*-2",)}, [2],
     ),
     "what only the registry knows is never deleted, nor its parts": (
-        [(1, 50, ["pr-1"], [2]), (2, 50), (3, 9, ["v1"]), (4, 50, [referrer_tag(99)])],
-        {"tags_matching": ("pr-*",), "unlisted": [1, 4]}, [],
+        [(1, 50, ["pr-1"], [2]), (2, 50), (3, 9, ["v1"]), (4, 50, [ref(99)])],
+        {**PR, "unlisted": [1, 4]}, [],
     ),
-    "an image that somebody signs right now lives": (
-        [*IMAGE, *OLD, (15, 0.1, [referrer_tag(11, ".sig")])], {}, [],
+    "unreadable stops all": ([*IMAGE, *OLD, (30, 40)], {"unreadable": [30]}, []),
+    "surely absent stops nothing": ([*IMAGE, *OLD, (30, 40)], {"gone": [30]}, [11, 30, 12, 13]),
+    "an unreadable plain part stops nothing": (
+        [*IMAGE, *OLD], {"unreadable": [12], "plain": True}, [11, 13],
     ),
 }  # fmt: skip
 
@@ -152,7 +130,7 @@ def test_broken_tags_are_told():
 
 def test_reasons_are_told():
     """The table of a dry run says why, in words."""
-    rows = [*IMAGE, *OLD, (15, 20, [referrer_tag(11, ".sig")]), (16, 20, [referrer_tag(99)])]
+    rows = [*IMAGE, *OLD, (15, 20, [ref(11, ".sig")]), (16, 20, [ref(99)])]
     plan = make_plan(package(*rows, (30, 5)), Policy(keep=1), NOW)
     assert {numbers([one])[0]: why for one, why in plan.to_delete.items()} == {
         11: "untagged, not one of the newest 1",
@@ -181,7 +159,7 @@ def decode(data: bytes) -> Package:
     """
     count = max(1, len(data) // NODE)
     data = data.ljust(count * NODE, b"\0")
-    versions, facts, taken = {}, {}, set()
+    versions, links, taken = {}, {}, set()
     for number in range(1, count + 1):
         first, second, third, refers, tagging, named, age = data[(number - 1) * NODE :][:NODE]
         # 91 is a digest that the package doesn't have.
@@ -192,18 +170,17 @@ def decode(data: bytes) -> Package:
         anything = [*range(1, count + 1), 91][named % (count + 1)]
         kinds = [(), ("v",), ("pr",), ("",), (".sig",), ("v", ".att"), ("pr", "v"), ()]
         tags = [
-            f"{kind}-{number}" if kind in {"v", "pr"} else referrer_tag(anything, kind)
+            f"{kind}-{number}" if kind in {"v", "pr"} else ref(anything, kind)
             for kind in kinds[tagging % 8]
         ]
         mine = tuple(tag for tag in tags if tag not in taken)
         taken |= set(mine)
         created = NOW - (age % 32) * DAY / 8
         updated = created + (NOW - created) * (age // 32) / 7 if age >= 192 else created
-        versions[digest(number)] = PackageVersion(
-            number, digest(number), mine, created, updated
-        )
-        facts[digest(number)] = Links(parts, parts, subject)
-    return Package(versions, facts)
+        name = digest(number)
+        versions[name] = PackageVersion(number, name, mine, created, updated)
+        links[name] = Links(parts, parts, subject)
+    return Package(versions, links)
 
 
 packages = st.binary(min_size=NODE, max_size=12 * NODE).map(decode)
@@ -225,12 +202,6 @@ def complete_tags(made: Package, there: Collection[str]) -> set[str]:
         return one in there and all(whole(child) for child in made.links[one].children)
 
     return {tag for one in there for tag in made.versions[one].tags if whole(one)}
-
-
-def without(made: Package, plan: CleanupPlan) -> Package:
-    """The package after a plan was carried out."""
-    versions = {key: one for key, one in made.versions.items() if key not in plan.to_delete}
-    return Package(versions, {key: made.links[key] for key in versions})
 
 
 def subjects_of(made: Package, one: str) -> set[str]:
@@ -256,14 +227,23 @@ def closure(made: Package, roots: set[str], there: Collection[str]) -> set[str]:
         living = more
 
 
-def check_every_moment(made: Package, plan: CleanupPlan) -> None:
-    """No tag that was complete is ever broken, wherever a run is interrupted."""
+def check_every_moment(made: Package, plan: CleanupPlan, refused: set[int]) -> Package:
+    """Wherever a run is interrupted, and whatever GitHub refuses to delete: no tag that was
+    complete is broken, and what is refused keeps its parts. What is left at the end.
+    """
     there = set(made.versions)
     before = complete_tags(made, there)
-    for digest in plan.to_delete:
-        there.remove(digest)
+    stays: set[str] = set()
+    for one, after in plan.after.items():
+        if made.versions[one].id in refused or stays & set(after):
+            stays.add(one)
+            continue
+        there.remove(one)
         left = {tag for one in there for tag in made.versions[one].tags}
         assert before & left <= complete_tags(made, there)
+    for one in stays:
+        assert set(made.links[one].children) & set(made.versions) <= there
+    return Package({k: made.versions[k] for k in there}, {k: made.links[k] for k in there})
 
 
 def check_what_stays(made: Package, policy: Policy, plan: CleanupPlan) -> None:
@@ -288,67 +268,48 @@ def check_what_stays(made: Package, policy: Policy, plan: CleanupPlan) -> None:
     rest = there - closure(made, living | newest, there)
     lasts = {"the last tagged version", "the last version", "its subject is in another package"}
     assert not rest or lasts & {plan.kept[one] for one in rest}
+    # Referrers' tags count as images of their own: see the case table.
+    if not policy.tags_matching and all(own_tags(v) == v.tags for v in made.versions.values()):
+        untagged = {one for one, version in made.versions.items() if not version.tags}
+        assert len(untagged & there) >= min(policy.keep, len(untagged))
 
 
-def check_refusals(made: Package, policy: Policy, plan: CleanupPlan, refused: set[int]) -> None:
-    """What GitHub refuses to delete keeps its parts, no tag breaks, the next run ends it."""
-    there = set(made.versions)
-    before = complete_tags(made, there)
-    failed: set[str] = set()
-    for one, after in plan.after.items():
-        if made.versions[one].id in refused or failed & set(after):
-            failed.add(one)
-        else:
-            there.remove(one)
-    for one in failed:
-        assert set(made.links[one].children) & set(made.versions) <= there
-    left = {tag for one in there for tag in made.versions[one].tags}
-    assert before & left <= complete_tags(made, there)
-    rest = Package({k: made.versions[k] for k in there}, {k: made.links[k] for k in there})
-    again = without(rest, make_plan(rest, policy, NOW))
-    assert not make_plan(again, policy, NOW).to_delete
-
-
-@given(packages, policies, st.sets(st.integers(1, 12), max_size=3))
-@settings(max_examples=1000 * LENGTH)
-def test_the_promises_hold_for_any_package(made: Package, policy: Policy, refused: set[int]):
-    """No complete tag breaks at any moment; what lives stays, all else goes, in one run."""
-    plan = make_plan(made, policy, NOW)
-    check_every_moment(made, plan)
-    check_what_stays(made, policy, plan)
-    left = without(made, plan)
-    assert left.versions
-    assert not make_plan(left, policy, NOW).to_delete
-    # Nothing has changed at the second look: all that was planned may go.
-    assert make_plan(made, policy, NOW, within=plan.to_delete).to_delete == plan.to_delete
-    check_refusals(made, policy, plan, refused)
-
-
-@given(packages, policies)
-@settings(max_examples=200 * LENGTH)
-def test_keeps_no_fewer_than_asked(made: Package, policy: Policy):
-    """``keep N`` never leaves fewer untagged versions than N (or than there were)."""
-    untagged = [one for one, version in made.versions.items() if not version.tags]
-    if any(version.tags and not own_tags(version) for version in made.versions.values()):
-        return  # referrers' tags count as images of their own: see the case table
-    if policy.tags_matching:
-        return
-    gone = make_plan(made, policy, NOW).to_delete
-    assert len([one for one in untagged if one not in gone]) >= min(policy.keep, len(untagged))
-
-
-@given(packages, policies, st.sets(st.integers(1, 12), min_size=1))
-@settings(max_examples=200 * LENGTH)
-def test_nothing_goes_that_an_unread_manifest_could_reach(
-    made: Package, policy: Policy, unreadable: set[int]
-):
+def check_unread(made: Package, policy: Policy, hidden: set[str]) -> None:
     """What can't be read might list anything: nothing goes, and the plan says so."""
-    hidden = {digest(number) for number in unreadable} & set(made.versions)
-    facts = {key: value for key, value in made.links.items() if key not in hidden}
-    known = Package(made.versions, facts, dict.fromkeys(hidden, "500"))
+    links = {key: value for key, value in made.links.items() if key not in hidden}
+    known = Package(made.versions, links, dict.fromkeys(hidden, "500"))
     for within in (None, set(made.versions)):
         plan = make_plan(known, policy, NOW, within)
         assert hidden == set(plan.undecided) and not (hidden and plan.to_delete)
+
+
+def check_second_look(
+    made: Package, policy: Policy, plan: CleanupPlan, within: set[str]
+) -> None:
+    """If nothing has changed all that was planned may go; nothing else ever does."""
+    again = make_plan(made, policy, NOW, within=plan.to_delete)
+    assert again.to_delete == plan.to_delete
+    less = make_plan(made, policy, NOW, within=within)
+    assert less.to_delete.keys() <= within & plan.to_delete.keys()
+    check_every_moment(made, less, set())
+
+
+@given(packages, policies, st.sets(st.integers(1, 12), max_size=4))
+@settings(max_examples=1000 * LENGTH)
+def test_the_promises_hold_for_any_package(made: Package, policy: Policy, some: set[int]):
+    """No complete tag breaks at any moment; what lives stays, all else goes, in one run, or
+    in the next where GitHub refused some, some cannot be read, or some are needed now.
+    """
+    plan = make_plan(made, policy, NOW)
+    check_what_stays(made, policy, plan)
+    left = check_every_moment(made, plan, set())
+    assert left.versions and not make_plan(left, policy, NOW).to_delete
+    rest = check_every_moment(made, plan, some)
+    rest = check_every_moment(rest, make_plan(rest, policy, NOW), set())
+    assert not make_plan(rest, policy, NOW).to_delete
+    chosen = set(map(digest, some)) & set(made.versions)
+    check_unread(made, policy, chosen)
+    check_second_look(made, policy, plan, set(made.versions) - chosen)
 
 
 @given(packages, policies)
@@ -356,10 +317,10 @@ def test_nothing_goes_that_an_unread_manifest_could_reach(
 def test_reading_only_what_matters_decides_the_same(made: Package, policy: Policy):
     """Parts of living images are not read: the plan must be the one of a full reading."""
     # Descriptors tell truly which parts have parts of their own.
-    truth = {
-        key: Links(value.children, tuple(c for c in value.children if made.links.get(c, NO_LINKS).children), value.subject)
-        for key, value in made.links.items()
-    }  # fmt: skip
+    truth = {}
+    for one, links in made.links.items():
+        nested = (c for c in links.children if made.links.get(c, NO_LINKS).children)
+        truth[one] = Links(links.children, tuple(nested), links.subject)
     full = make_plan(replace(made, links=truth), policy, NOW)
     known: dict[str, Links] = {}
     while wanted := unread(replace(made, links=known), policy):
@@ -372,15 +333,3 @@ def test_reading_only_what_matters_decides_the_same(made: Package, policy: Polic
     assert full.to_delete.keys() <= partial.to_delete.keys()
     if full.to_delete.keys() < partial.to_delete.keys():
         assert any(subjects_of(made, one) for one in skipped)
-
-
-@given(packages, policies, st.sets(st.integers(1, 12)))
-@settings(max_examples=200 * LENGTH)
-def test_a_plan_that_is_looked_at_again_only_shrinks(
-    made: Package, policy: Policy, allowed: set[int]
-):
-    """What was not in the first plan is never deleted by the second look, nor its parts."""
-    names = set(map(digest, allowed))
-    plan = make_plan(made, policy, NOW, within=names)
-    assert plan.to_delete.keys() <= names & make_plan(made, policy, NOW).to_delete.keys()
-    check_every_moment(made, plan)

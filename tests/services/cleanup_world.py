@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.services.faults import Faults
 from tests.services.gate import Gate
 from tests.services.github import Answer, Call, GitHubServer
 from tests.services.packages import PackagesService
@@ -76,8 +77,7 @@ class World:
         """Forget requests and faults so far."""
         self.gate.reset()
         self.server.log.clear()
-        self.server.faults.script.clear()
-        self.server.faults._seen.clear()
+        self.server.faults = Faults()
 
     def settle(self) -> None:
         """Wait until GitHub has ended every request: a killed client's go on."""
@@ -90,8 +90,10 @@ class World:
         """Operations that GitHub was asked for, in order."""
         return [entry["kind"] for entry in self.server.log]
 
-    def check_pulls(self, expected: Mapping[str, str]) -> None:
-        """Read every tag as a client does that pulls all of it: these tags, and no other."""
+    def check_pulls(self, expected: Mapping[str, str]) -> set[str]:
+        """Read every tag as a client does that pulls all of it: these tags, and no other.
+        What they need.
+        """
         whole: set[str] = set()
 
         def pull(reference: str) -> str:
@@ -104,6 +106,7 @@ class World:
             return reference
 
         assert {tag: pull(tag) for tag in self.repository.tags()} == dict(expected)
+        return whole
 
 
 @pytest.fixture
@@ -128,7 +131,7 @@ class Ran:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., Ran]:
-    """Run the session's command in this process."""
+    """Run the session's command in this process: a world, options, and settings."""
 
     def runs(world: World, *arguments: str, **env: str) -> Ran:
         for name, value in world.env(**env).items():
@@ -137,7 +140,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Calla
         code = cleanup.main([*arguments, "--json"])
         signal.signal(signal.SIGTERM, before)
         said = capsys.readouterr()
-        return Ran(code, json.loads(said.out) if said.out else {}, said.err)
+        return Ran(code, json.loads(said.out), said.err)
 
     return runs
 

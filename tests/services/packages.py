@@ -12,9 +12,8 @@ dataaxiom/ghcr-cleanup-action, actions/delete-package-versions (231) and
 kairos-io/kairos (4723).
 """
 
-from __future__ import annotations
-
 import argparse
+import contextlib
 import signal
 import threading
 import time
@@ -26,8 +25,6 @@ from typing import Any
 from tests.services.github import Answer, Call, GitHubServer, Refusal, Route
 from tests.services.registry import Registry, Repository, digest_of, running_registry
 
-DOWNLOADS = 5000
-
 
 def iso(when: float) -> str:
     """A time as GitHub writes it."""
@@ -38,7 +35,7 @@ def iso(when: float) -> str:
 class Deleted:
     """A version that can be restored."""
 
-    repository: str
+    repository: Repository
     body: bytes
     media_type: str
     created: float
@@ -59,11 +56,8 @@ class PackagesService:
     def routes(self) -> list[Route]:
         """All endpoints, for users and organisations."""
         found = [Route("GET", "/users/{owner}", "users/get-by-username", self.owner)]
-        for start, short, long in (
-            ("/orgs", "org", "organization"),
-            ("/users", "user", "user"),
-        ):
-            base = f"{start}/{{owner}}/packages/container/{{package}}/versions"
+        for short, long in (("org", "organization"), ("user", "user")):
+            base = f"/{short}s/{{owner}}/packages/container/{{package}}/versions"
             one = f"{base}/{{id}}"
             found += [
                 Route(method, path, f"packages/{name}", run)
@@ -87,39 +81,31 @@ class PackagesService:
     def versions(self, call: Call) -> Answer:
         """All versions, the newest first."""
         call.need("packages", "read")
-        repository = self._repository(call)
-        tags = self._tags(repository)
-        digests = repository.digests()
-        if not digests:
+        listed = self._listed(self._repository(call))
+        if not listed:
             raise Refusal(404, "Package not found.")
-        listed = [v for d in digests if (v := self._describe(repository, d, tags.get(d, [])))]
         listed.sort(key=lambda one: (one["created_at"], one["id"]), reverse=True)
         return call.page(listed)
 
     def version(self, call: Call) -> Answer:
         """One version."""
         call.need("packages", "read")
-        repository, digest = self._find(call)
-        found = self._describe(repository, digest, self._tags(repository).get(digest, []))
-        if found is None:
-            raise Refusal(404, "Not Found")
-        return Answer(200, found)
+        return Answer(200, self.find(call)[1])
 
     def delete(self, call: Call) -> Answer:
         """Delete a version, and the manifest in the registry."""
         call.need("packages", "delete")
         with self._lock:
-            repository, digest = self._find(call)
-            if self.downloads.get(digest, 0) > DOWNLOADS:
+            repository, version = self.find(call)
+            digest = version["name"]
+            if self.downloads.get(digest, 0) > 5000:
                 raise Refusal(
                     400,
                     "Publicly visible package versions with more than 5000 downloads cannot be"
                     " deleted. Contact GitHub support for further assistance.",
                 )
-            for kind, among in (
-                ("", repository.digests()),
-                ("tagged ", set(repository.tags().values())),
-            ):
+            tagged = set(repository.tags().values())
+            for kind, among in (("", repository.digests()), ("tagged ", tagged)):
                 if among == {digest}:
                     raise Refusal(
                         400,
@@ -127,10 +113,8 @@ class PackagesService:
                         " the package instead.",
                     )
             got = repository._request((200,), "GET", f"manifests/{digest}")
-            created = repository.pushed_at(digest)
-            self.deleted[int(call.values["id"])] = Deleted(
-                repository.name, got.data, got.headers["Content-Type"], created
-            )
+            kind, created = got.headers["Content-Type"], repository.pushed_at(digest)
+            self.deleted[version["id"]] = Deleted(repository, got.data, kind, created)
             repository.delete(digest)
         return Answer(204)
 
@@ -143,14 +127,13 @@ class PackagesService:
             if gone is None:
                 raise Refusal(404, "Not Found")
             digest = digest_of(gone.body)
-            path = f"/v2/{gone.repository}/manifests/{digest}"
+            path = f"/v2/{gone.repository.name}/manifests/{digest}"
             headers = {"Content-Type": gone.media_type}
             put = self.registry.request("PUT", path, gone.body, headers)
             if put.status != 201:
                 self.deleted[number] = gone
                 raise Refusal(400, "Package version cannot be restored.")
-            repository = Repository(self.registry, gone.repository)
-            repository.set_age(digest, time.time() - gone.created)
+            gone.repository.set_age(digest, time.time() - gone.created)
         return Answer(204)
 
     # --- inside ---
@@ -158,39 +141,36 @@ class PackagesService:
     def _repository(self, call: Call) -> Repository:
         return Repository(self.registry, f"{call.values['owner']}/{call.values['package']}")
 
-    def _tags(self, repository: Repository) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-        for tag, digest in repository.tags().items():
-            found.setdefault(digest, []).append(tag)
-        return found
-
-    def _number(self, repository: Repository, digest: str) -> int:
-        with self._lock:
-            key = (repository.name, digest)
-            return self._ids.setdefault(key, 10_000 + len(self._ids))
-
-    def _find(self, call: Call) -> tuple[Repository, str]:
-        repository, wanted = self._repository(call), int(call.values["id"])
-        for (name, digest), number in list(self._ids.items()):
-            if number == wanted and name == repository.name and digest in repository.digests():
-                return repository, digest
+    def find(self, call: Call) -> tuple[Repository, dict[str, Any]]:
+        """The version that a request is about, and where it is."""
+        repository, number = self._repository(call), int(call.values["id"])
+        for version in self._listed(repository):
+            if version["id"] == number:
+                return repository, version
         raise Refusal(404, "Not Found")
 
-    def _describe(
-        self, repository: Repository, digest: str, tags: list[str]
-    ) -> dict[str, Any] | None:
-        try:
-            created = repository.pushed_at(digest)
-            times = [repository.tag_link(tag).stat().st_mtime for tag in tags]
-        except FileNotFoundError:
-            return None  # it went while we looked
+    def _listed(self, repository: Repository) -> list[dict[str, Any]]:
+        tags: dict[str, list[str]] = {}
+        for tag, digest in repository.tags().items():
+            tags.setdefault(digest, []).append(tag)
+        found = []
+        for digest in repository.digests():
+            with contextlib.suppress(FileNotFoundError):  # it went while we looked
+                found.append(self._describe(repository, digest, tags.get(digest, [])))
+        return found
+
+    def _describe(self, repository: Repository, digest: str, tags: list[str]) -> dict[str, Any]:
+        created = repository.pushed_at(digest)
+        updated = max([created, *(repository.tag_link(tag).stat().st_mtime for tag in tags)])
+        with self._lock:
+            number = self._ids.setdefault((repository.name, digest), 10_000 + len(self._ids))
         return {
-            "id": self._number(repository, digest),
+            "id": number,
             "name": digest,
             "url": f"https://api.github.com/users/o/packages/container/p/versions/{digest}",
             "package_html_url": "https://github.com/users/o/packages/container/package/p",
             "created_at": iso(created),
-            "updated_at": iso(max([created, *times])),
+            "updated_at": iso(updated),
             "metadata": {"package_type": "container", "container": {"tags": tags}},
         }
 

@@ -108,12 +108,11 @@ class Reader:
             return versions  # no package yet, or untagged manifests alone
         if refused:
             raise refused  # a 404 of GitHub alone can mean no rights
-        return self._with_tags(versions, tags)
+        self._add_tags(versions, tags)
+        return versions
 
-    def _with_tags(
-        self, versions: dict[str, PackageVersion], tags: Sequence[str]
-    ) -> dict[str, PackageVersion]:
-        """The versions with the registry's tags too: one that moves to an earlier page of the
+    def _add_tags(self, versions: dict[str, PackageVersion], tags: Sequence[str]) -> None:
+        """Believe the registry's tags too: a version that moves to an earlier page of the
         listing while we read is not seen in it, and what it needs would look free.
         """
         listed = {tag for version in versions.values() for tag in version.tags}
@@ -126,7 +125,6 @@ class Reader:
             # A version of number 0 is kept for its tag, and never deleted.
             version = versions.get(found.digest) or PackageVersion(0, sys.intern(found.digest))
             versions[version.digest] = replace(version, tags=(*version.tags, tag))
-        return versions
 
     def _read_some(self, package: Package, digests: Sequence[str], report: Report) -> Package:
         unreadable, gone = dict(package.unreadable), set(package.gone)

@@ -7,8 +7,9 @@ time is as fast as GitHub's limit allows (180 deletes a minute).
 
 import time
 from collections import ChainMap
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
+from time import monotonic
 
 from tools.cleanup.package import Package, lacking, short
 from tools.cleanup.plan import Policy, make_plan
@@ -70,12 +71,7 @@ def clean(reader: Reader, policy: Policy, dry_run: bool) -> CleanupResult:
     return result
 
 
-def delete(
-    reader: Reader,
-    policy: Policy,
-    result: CleanupResult,
-    clock: Callable[[], float] = time.monotonic,
-) -> None:
+def delete(reader: Reader, policy: Policy, result: CleanupResult) -> None:
     """Delete what the plan says, in its order, and look now and then whether it still holds.
 
     Raises:
@@ -85,16 +81,16 @@ def delete(
     console.say(f"GitHub's limits ask for at least {human_time(len(planned) * pace)}")
     allowed: Collection[str] = ()
     stays = ChainMap(result.skipped, result.failed, result.saved)
-    look_at = clock()
+    look_at = monotonic()
     with progress("deleted") as shown:
         for number, digest in enumerate(planned):
             shown(number, len(planned))
-            if clock() >= look_at:
-                began = clock()
+            if monotonic() >= look_at:
+                began = monotonic()
                 reader.remember()  # a run that is killed must leave what it deleted
                 package = reader.read(policy)
                 allowed = make_plan(package, policy, time.time(), within=planned).to_delete
-                look_at = clock() + max(LOOK_AGAIN, LOOK_SHARE * (clock() - began))
+                look_at = monotonic() + max(LOOK_AGAIN, LOOK_SHARE * (monotonic() - began))
             if digest not in allowed:
                 result.saved[digest] = "something needs it now"
             elif any(other in stays for other in result.plan.after[digest]):
@@ -137,11 +133,12 @@ def verify(reader: Reader, policy: Policy, result: CleanupResult) -> None:
             old = result.package
             left = {d: v for d, v in old.versions.items() if d not in result.deleted}
             package = Package(left, old.links, old.unreadable, old.gone)
-        missing, unknown = walk_tags(reader, package, result)
+        unknown = walk_tags(reader, package, result)
         new = {t: parts for t, parts in result.broken.items() if t not in result.plan.broken}
         if not restore(reader, result, new):
             break
     # A restoration without a response may have worked: what is there is not a problem.
+    missing = {digest for parts in result.broken.values() for digest in parts}
     for digest, reason in result.unrestored.items():
         if digest in missing:
             result.problems.append(f"{short(digest)} could not be brought back: {reason}")
@@ -152,11 +149,9 @@ def verify(reader: Reader, policy: Policy, result: CleanupResult) -> None:
         result.problems.append(f"Not all tags could be verified: {unknown[0]}")
 
 
-def walk_tags(
-    reader: Reader, package: Package, result: CleanupResult
-) -> tuple[set[str], list[str]]:
-    """Ask the registry for every part of every tag, each manifest once: what it does not
-    have, and why it did not tell of others.
+def walk_tags(reader: Reader, package: Package, result: CleanupResult) -> list[str]:
+    """Ask the registry for every part of every tag, each manifest once; why it did not tell
+    of some.
     """
     needs = package.needs()
     digests = list(dict.fromkeys(digest for parts in needs.values() for digest in parts))
@@ -170,7 +165,7 @@ def walk_tags(
             unknown.append(found.message)
     result.tags, result.broken = len(needs), lacking(needs, missing.__contains__)
     result.requests["verified"] = len(digests)
-    return missing, unknown
+    return unknown
 
 
 def restore(
