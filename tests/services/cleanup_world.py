@@ -1,7 +1,5 @@
 """The world of a cleanup in tests: a registry, the GitHub before it, and ways to run."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -9,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -64,9 +62,11 @@ class World:
         """A cleanup of all that may go, without the command line."""
         return clean(self.reader(), Policy(keep=0), dry_run=False)
 
-    def again(self) -> World:
+    def again(self) -> Self:
         """A fresh copy of the package, under another name."""
-        return World(self.server, self.service, self.gate, self.repository.clone(), self.folder)
+        return type(self)(
+            self.server, self.service, self.gate, self.repository.clone(), self.folder
+        )
 
     def replace_route(self, name: str, run: Callable[[Call], Answer]) -> None:
         """Let an endpoint of the simulated GitHub do something else."""

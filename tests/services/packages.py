@@ -81,7 +81,7 @@ class PackagesService:
     def versions(self, call: Call) -> Answer:
         """All versions, the newest first."""
         call.need("packages", "read")
-        listed = self._listed(self._repository(call))
+        listed = self.listed(self._repository(call))
         if not listed:
             raise Refusal(404, "Package not found.")
         listed.sort(key=lambda one: (one["created_at"], one["id"]), reverse=True)
@@ -144,12 +144,13 @@ class PackagesService:
     def find(self, call: Call) -> tuple[Repository, dict[str, Any]]:
         """The version that a request is about, and where it is."""
         repository, number = self._repository(call), int(call.values["id"])
-        for version in self._listed(repository):
+        for version in self.listed(repository):
             if version["id"] == number:
                 return repository, version
         raise Refusal(404, "Not Found")
 
-    def _listed(self, repository: Repository) -> list[dict[str, Any]]:
+    def listed(self, repository: Repository) -> list[dict[str, Any]]:
+        """All versions, as GitHub describes them."""
         tags: dict[str, list[str]] = {}
         for tag, digest in repository.tags().items():
             tags.setdefault(digest, []).append(tag)
