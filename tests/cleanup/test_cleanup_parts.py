@@ -160,18 +160,10 @@ def test_looks_again(monkeypatch: pytest.MonkeyPatch, after, tagged, gone, saved
 # --- progress ---
 
 
-def test_times_for_people():
-    """Time left is told in the unit that a person would use, and no less than limits allow."""
-    texts = {0.2: "0 s", 45: "45 s", 89: "89 s", 125: "2 min", 3600: "1 h 00 min"}
+def test_progress_is_told(capsys: pytest.CaptureFixture):
+    """In a log: a line every ten seconds with the time left, in a person's unit."""
+    texts = {0.2: "0 s", 45: "45 s", 89: "89 s", 125: "2 min", 3900: "1 h 05 min"}
     assert {seconds: human_time(seconds) for seconds in texts} == texts
-    assert human_time(3900) == "1 h 05 min"
-    assert time_left(50, 100, 10.0) == 10.0
-    assert time_left(50, 100, 10.0, least=300.0) == 300.0
-    assert time_left(0, 100, 0.0, least=5.0) == 5.0
-
-
-def test_plain_lines_now_and_then(capsys: pytest.CaptureFixture):
-    """In a log: a line every ten seconds with the time left, not one a step."""
     clock = Time()
     with progress("deleted", clock=lambda: clock.now) as report:
         for number in range(1, 21):

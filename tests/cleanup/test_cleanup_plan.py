@@ -120,18 +120,11 @@ def test_documented_cases(name: str):
     assert numbers(plan.undecided) == options.get("unreadable", [])
 
 
-def test_broken_tags_are_told():
-    """Tags whose parts are missing before anything was done, with what is missing."""
-    rows = [(1, 9, ["v1", "latest"], [2, 98]), (2, 9, [], [99]), (3, 9, ["v2"]), (4, 9, ["v3"])]
-    plan = make_plan(package(*rows, gone=[4]), Policy(), NOW)
-    missing = {tag: numbers(parts) for tag, parts in plan.broken.items()}
-    assert missing == {"v1": [98, 99], "latest": [98, 99], "v3": [4]}
-
-
 def test_reasons_are_told():
-    """The table of a dry run says why, in words."""
-    rows = [*IMAGE, *OLD, (15, 20, [ref(11, ".sig")]), (16, 20, [ref(99)])]
-    plan = make_plan(package(*rows, (30, 5)), Policy(keep=1), NOW)
+    """The table of a dry run says why, in words; and which tags lack what already."""
+    rows = [*IMAGE, *OLD, (15, 20, [ref(11, ".sig")]), (16, 20, [ref(99)]), (30, 5)]
+    broken = [(40, 9, ["old", "latest"], [41, 98]), (41, 9, [], [99]), (42, 9, ["gone"])]
+    plan = make_plan(package(*rows, *broken, gone=[42]), Policy(keep=1), NOW)
     assert {numbers([one])[0]: why for one, why in plan.to_delete.items()} == {
         11: "untagged, not one of the newest 1",
         12: "part of 000000000000, which goes",
@@ -139,9 +132,10 @@ def test_reasons_are_told():
         15: "refers to 000000000000, which goes",
         16: "refers to 000000000000, which is gone",
     }
-    assert [plan.kept[digest(one)] for one in (1, 2, 30)] == [
-        "tagged", "linked to what stays", "one of the newest 1"
-    ]  # fmt: skip
+    reasons = [plan.kept[digest(one)] for one in (1, 2, 30)]
+    assert reasons == ["tagged", "linked to what stays", "one of the newest 1"]
+    missing = {tag: numbers(parts) for tag, parts in plan.broken.items()}
+    assert missing == {"old": [98, 99], "latest": [98, 99], "gone": [42]}
 
 
 # --- properties ---
