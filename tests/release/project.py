@@ -1,19 +1,16 @@
 """A checkout that is ready for a release, and ways to release it as a user would."""
 
-import base64
 import contextlib
 import hashlib
 import io
-import json
 import multiprocessing
 import os
 import random
-import re
 import sys
 import time
 import types
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -25,8 +22,9 @@ import requests
 from tests.services.faults import Fault
 from tests.services.github import GitHubServer
 from tests.services.project import Project
-from tools.core import cli
+from tools.core import cli, files
 from tools.release import __main__ as release
+from tools.wheels.archive import RecordedSource, RecordedWheel, WheelsRecord, read_wheel
 
 REPOSITORY = "owner/name"
 TOKEN = "ghp_simulated0123456789"
@@ -49,19 +47,20 @@ def git(root: Path, *arguments: str) -> str:
     return Project(root).git(*arguments)
 
 
+def head(root: Path) -> str:
+    """The commit that is checked out."""
+    return git(root, "rev-parse", "HEAD")
+
+
 def digest_of(path: Path) -> str:
     """``sha256:...`` of a file."""
     return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 
 def write_wheel(
-    folder: Path,
-    version: str = "1.0.0",
-    tag: str = LINUX,
-    size: int = 200,
-    **more: bytes,
+    folder: Path, version: str = "1.0.0", tag: str = LINUX, size: int = 200, **more: bytes
 ) -> Path:
-    """A sound wheel with ``size`` random bytes inside, and further members."""
+    """A wheel with ``size`` random bytes inside, and further members."""
     folder.mkdir(parents=True, exist_ok=True)
     path, info = folder / f"mlc_llm-{version}-{tag}.whl", f"mlc_llm-{version}.dist-info"
     members = {
@@ -71,34 +70,20 @@ def write_wheel(
             f"Metadata-Version: 2.4\nName: mlc_llm\nVersion: {version}\n"
             "Requires-Dist: numpy>=1.23\nRequires-Dist: tqdm; extra == 'cli'\n"
         ).encode(),
-        f"{info}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: {tag}\n".encode(),
         **more,
     }
-    record = ""
-    for name, data in members.items():
-        digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
-        record += f"{name},sha256={digest},{len(data)}\n"
-    members[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
     with zipfile.ZipFile(path, "w") as archive:
         for member, data in members.items():
             archive.writestr(zipfile.ZipInfo(member), data)
     return path
 
 
-def write_record(folder: Path, commit: str, wheels: Iterable[Path]) -> None:
-    """The ``wheels.json`` of a build."""
-    entries = [
-        {
-            "name": path.name,
-            "size": path.stat().st_size,
-            "sha256": digest_of(path).removeprefix("sha256:"),
-            "tags": [path.stem.split("-", 2)[2]],
-        }
-        for path in wheels
-    ]
-    source = {"kind": "stand-in", "commit": None, "modified": False}
-    record = {"version": "1.0.0", "commit": commit, "source": source, "wheels": entries}
-    (folder / "wheels.json").write_text(json.dumps(record), encoding="utf-8")
+def write_record(folder: Path, commit: str) -> None:
+    """The ``wheels.json`` of the build that made the wheels in a folder."""
+    wheels = [read_wheel(path) for path in sorted(folder.glob("*.whl"))]
+    entries = tuple(RecordedWheel(w.name, w.size, w.sha256, w.tags) for w in wheels)
+    record = WheelsRecord("1.0.0", commit, RecordedSource("stand-in", None, False), entries)
+    files.write_json(folder / "wheels.json", record)
 
 
 def make_project(
@@ -110,18 +95,19 @@ def make_project(
     (root / "CHANGELOG.md").write_text(changelog, encoding="utf-8")
     (root / ".gitignore").write_text("/dist/\n/.nox/\n", encoding="utf-8")
     git(root, "init", "-q", "-b", "main")
-    head = Project(root).commit()
+    Project(root).commit()
     git(root, "tag", tag)
-    wheels = [write_wheel(root / "dist", version, wheel_tag) for wheel_tag in tags]
-    if wheels:
-        write_record(root / "dist", head, wheels)
+    for wheel_tag in tags:
+        write_wheel(root / "dist", version, wheel_tag)
+    if tags:
+        write_record(root / "dist", head(root))
     return root
 
 
 def change_wheel(root: Path) -> None:
     """Build one of the wheels again, with other content."""
-    wheels = [write_wheel(root / "dist", size=333), write_wheel(root / "dist", tag=WINDOWS)]
-    write_record(root / "dist", git(root, "rev-parse", "HEAD"), wheels)
+    write_wheel(root / "dist", size=333)
+    write_record(root / "dist", head(root))
 
 
 def run_release(
@@ -138,15 +124,16 @@ def run_release(
     def impatient(*args: Any, **options: Any) -> requests.Response:
         return send(*args, **{**options, "timeout": timeout})
 
-    def work(options: release.Options) -> None:
-        release.release(options, variables, root)
-
     with (
         mock.patch("tools.github.client.time", skipped),
         mock.patch("tools.release.publish.time", skipped),
         mock.patch("requests.Session.request", impatient),
     ):
-        return cli.command("release", "", release.Options, work)([tag, *arguments])
+        main = cli.command(
+            "release", "", release.Options,
+            lambda options: release.release(options, variables, root),
+        )  # fmt: skip
+        return main([tag, *arguments])
 
 
 def _child(log: Path, root: Path, url: str) -> None:
@@ -177,10 +164,9 @@ class World:
         print(self.err)
         return code
 
-    def start(self, log: Path, root: Path | None = None) -> BaseProcess:
-        """Run it, or one of another checkout, in a process that may be killed."""
-        arguments = (log, root or self.root, self.server.url)
-        process = PROCESSES.Process(target=_child, args=arguments)
+    def start(self, log: Path) -> BaseProcess:
+        """Run it in a process that may be killed."""
+        process = PROCESSES.Process(target=_child, args=(log, self.root, self.server.url))
         process.start()
         return process
 
@@ -190,9 +176,8 @@ class World:
 
     def wrote(self) -> bool:
         """Whether any of them changes something."""
-        return any(
-            re.match("repos/(create|update|delete|upload)", kind) for kind in self.kinds()
-        )
+        verbs = ("repos/create", "repos/update", "repos/delete", "repos/upload")
+        return any(kind.startswith(verbs) for kind in self.kinds())
 
     def releases(self, draft: bool = False) -> list[dict[str, Any]]:
         """What is published, or the drafts."""
@@ -230,6 +215,6 @@ def make_world(root: Path, folder: Path, *faults: Fault, tag: str = TAG) -> Iter
     """The world of a checkout; GitHub's state is in ``folder``."""
     with GitHubServer(folder, faults=faults) as server:
         server.add_token(TOKEN)
-        server.add_repository(REPOSITORY, {tag: git(root, "rev-parse", "HEAD")})
+        server.add_repository(REPOSITORY, {tag: head(root)})
         yield World(root, server, tag)
         assert server.errors == [] and server.leaks == []

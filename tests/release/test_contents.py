@@ -12,18 +12,13 @@ from packaging.version import Version
 
 from tests.release.project import LINUX, WINDOWS, write_wheel
 from tools.release.checks import serves
-from tools.release.contents import fill_folder
-from tools.release.notes import LONGEST, changelog_section, compose, installation
+from tools.release.notes import LONGEST, changelog_section, compose
 from tools.release.publish import is_latest
 from tools.release.sbom import sbom
 from tools.repo.versions import parse_tag
 from tools.wheels.archive import Wheel, read_wheel
 
 CHANGELOG = """# Changelog
-
-## Unreleased
-
-Not yet.
 
 ## 1.x, some day
 
@@ -49,20 +44,15 @@ Old.
 
 Candidate.
 """
-SECTIONS = [
-    ("1.1.0", "### Added", "```"),
-    ("1.0.0", "First.", "First."),
-    ("0.9", "Old.", "Candidate."),
-    ("1.0.0rc1", "Candidate.", "Candidate."),
-]
+SECTIONS = {"1.1.0": "### Added ```", "1.0.0": "First.", "0.9": "Old. Candidate.",
+            "1.0.0rc1": "Candidate.", "2.0.0": ""}  # fmt: skip
 
 
-@pytest.mark.parametrize(("version", "start", "end"), SECTIONS)
-def test_changelog_section(version: str, start: str, end: str) -> None:
+@pytest.mark.parametrize("version", SECTIONS)
+def test_changelog_section(version: str) -> None:
     """The section of exactly this version, whatever form its heading has."""
-    section = changelog_section(CHANGELOG, Version(version))
-    assert section.startswith(start) and section.endswith(end)
-    assert changelog_section(CHANGELOG, Version("2.0")) == ""
+    lines = changelog_section(CHANGELOG, Version(version)).splitlines()
+    assert " ".join(dict.fromkeys(lines[:1] + lines[-1:])) == SECTIONS[version]
 
 
 @given(st.text(max_size=400))
@@ -78,26 +68,6 @@ def test_notes_fit_github(generated: int, changelog: int) -> None:
     notes = compose("c" * changelog, long, "## Installation\nhow")
     assert len(notes) <= LONGEST
     assert notes.startswith("c" * changelog) and "## Installation\nhow" in notes
-
-
-def wheel(tag: str, name: str = "x.whl") -> Wheel:
-    return Wheel(Path(name), "x", "1", tuple(tag.split(" ")), 1, "0")
-
-
-def test_addresses_are_quoted() -> None:
-    """A name with special characters gives a working address."""
-    text = installation("https://host/downloads", [wheel("py3-none-any", "a b+c.whl")], [])
-    assert 'pip install "https://host/downloads/a%20b%2Bc.whl#sha256=0"' in text
-
-
-def test_folder_holds_what_is_published_and_nothing_else(tmp_path: Path) -> None:
-    """What an earlier run left goes; the same wheels give the same bytes again."""
-    folder = tmp_path / "release"
-    wheels = [read_wheel(write_wheel(tmp_path, tag=tag)) for tag in (LINUX, WINDOWS)]
-    (folder / "old").mkdir(parents=True)
-    first = fill_folder(folder, wheels, [], 1)
-    assert {asset.name for asset in first} == {path.name for path in folder.iterdir()}
-    assert fill_folder(folder, wheels, [], 1) == first
 
 
 def test_sbom(tmp_path: Path) -> None:
@@ -116,40 +86,41 @@ def test_sbom(tmp_path: Path) -> None:
 
 
 LATEST = [
-    ("v1.0.0", [], True),
-    ("v1.0.0", ["v0.9.0", "nightly"], True),
-    ("v1.0.1", ["v1.1.0"], False),
-    ("v1.10.0", ["v1.9.0"], True),
-    ("v2.0.0", ["v2.0.0-rc1", "v1.0.0"], True),
-    ("v1.0.0", ["v2.0.0-rc1"], True),
-    ("v2.0.0-rc1", ["v1.0.0"], False),
-    ("v1.0.0", ["v1.0.0"], True),
+    ("v1.0.0", "", True),
+    ("v1.0.0", "v0.9.0 nightly v1.0.0", True),
+    ("v1.0.1", "v1.1.0", False),
+    ("v1.10.0", "v1.9.0", True),
+    ("v1.0.0", "v2.0.0-rc1", True),
+    ("v2.0.0-rc1", "v1.0.0", False),
 ]
 
 
 @pytest.mark.parametrize(("tag", "published", "latest"), LATEST)
-def test_latest(tag: str, published: list[str], latest: bool) -> None:
+def test_latest(tag: str, published: str, latest: bool) -> None:
     """The mark of the latest goes to the highest stable version, by PEP 440's order."""
-    assert is_latest(parse_tag(tag), published) is latest
+    assert is_latest(parse_tag(tag), published.split()) is latest
 
 
-SERVED = [
-    ("py3-none-any", "linux-x64 linux-arm64 windows-x64 windows-arm64 macos-x64"),
-    ("cp311-cp311-manylinux_2_28_x86_64", "linux-x64"),
-    ("cp311-cp311-musllinux_1_2_x86_64", "linux-x64"),
-    ("cp311-cp311-linux_x86_64", "linux-x64"),
-    ("cp311-cp311-manylinux_2_28_aarch64", "linux-arm64"),
-    ("cp311-cp311-win_amd64", "windows-x64"),
-    ("cp311-cp311-win_arm64", "windows-arm64"),
-    ("cp311-cp311-macosx_11_0_arm64", ""),
-    ("cp311-cp311-macosx_11_0_universal2", "macos-x64"),
-    ("cp311-cp311-manylinux_2_17_x86_64 cp311-cp311-manylinux2014_x86_64", "linux-x64"),
-]
+SERVED = {
+    "py3-none-any": "linux-x64 linux-arm64 windows-x64 windows-arm64 macos-x64",
+    "cp311-cp311-manylinux_2_28_x86_64": "linux-x64",
+    "cp311-cp311-musllinux_1_2_x86_64": "linux-x64",
+    "cp311-cp311-linux_x86_64": "linux-x64",
+    "cp311-cp311-manylinux_2_28_aarch64": "linux-arm64",
+    "cp311-cp311-win_amd64": "windows-x64",
+    "cp311-cp311-win_arm64": "windows-arm64",
+    "cp311-cp311-macosx_11_0_arm64": "",
+    "cp311-cp311-macosx_11_0_universal2": "macos-x64",
+    "cp311-cp311-manylinux_2_17_x86_64 cp311-cp311-manylinux2014_x86_64": "linux-x64",
+}
 
 
-@pytest.mark.parametrize(("tag", "platforms"), SERVED)
-def test_platforms(tag: str, platforms: str) -> None:
-    """Which wheel serves which platforms (PyPA, "Platform compatibility tags")."""
-    every = ("linux-x64", "linux-arm64", "windows-x64", "windows-arm64", "macos-x64")
-    assert " ".join(p for p in every if serves(wheel(tag), p)) == platforms
-    assert serves(wheel(tag), "amiga-68k") is (tag == "py3-none-any")
+@pytest.mark.parametrize("tags", SERVED)
+def test_platforms(tags: str) -> None:
+    """Which wheel serves which platforms (PyPA, "Platform compatibility tags"); an unknown
+    platform is served by pure wheels alone.
+    """
+    wheel = Wheel(Path("x.whl"), "x", "1", tuple(tags.split(" ")), 1, "0")
+    every = "linux-x64 linux-arm64 windows-x64 windows-arm64 macos-x64".split()
+    assert " ".join(p for p in every if serves(wheel, p)) == SERVED[tags]
+    assert serves(wheel, "amiga-68k") is wheel.pure
