@@ -151,7 +151,6 @@ TOKENS = [
     (None, 401, "has expired, was revoked or is mistyped"),
     (Token(expires=1.0), 401, "has expired, was revoked or is mistyped"),
     (Token(scopes=("read:packages",)), 404, r"scopes repo \(the token has: read:packages"),
-    (Token(kind="fine-grained", permissions=READ), 403, "permission contents=write"),
     (Token(kind="installation", permissions=READ), 403, "permission contents=write.*the job"),
 ]
 

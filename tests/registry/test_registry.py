@@ -243,6 +243,7 @@ def test_bearer_login(repository: Repository, gate: Gate):
         gate.fault = lambda seen, fault=fault: fault if "/token" in seen.path else None
         with pytest.raises(RegistryError, match="no token|unexpected"):
             client(gate.address).head("a/b", "c")
+        assert client(gate.address).answer() == "asks"
 
 
 def test_check_push(repository: Repository, gate: Gate):

@@ -183,7 +183,7 @@ class Registry:
         try:
             self._request("GET", "/v2/", "")
         except RegistryError as error:
-            if self._challenge is None or error.status not in (401, 403):
+            if self._challenge is None or self._basic and error.status not in (401, 403):
                 raise
             return "refuses" if self._basic else "asks"
         if self._challenge is None:
