@@ -280,10 +280,14 @@ def test_release(patient, github):
 # --- registries -----------------------------------------------------------------
 
 
-def test_registry_without_login(patient, login_registry):
-    """No token: images are kept here, which is no problem, but said."""
+def test_no_token(patient, login_registry):
+    """A problem for who wants to release; else images are kept here, which is said."""
     patient.env |= {"REGISTRY": login_registry.address, "GH_TOKEN": ""}
-    assert patient.bad("cleanup")["registry"].status == "warning"
+    for session, status in (("cleanup", "problem"), ("docker_dev", "warning")):
+        found = patient.bad(session)
+        assert found["github token"].status == status
+        assert "GH_TOKEN is not set" in found["github token"].sentence
+        assert found["registry"].status == "warning"
 
 
 @pytest.mark.parametrize("jwt", [True, False])
@@ -310,13 +314,6 @@ def test_docker_hub(patient, login_registry):
 
 
 # --- GitHub ---------------------------------------------------------------------
-
-
-def test_no_token(patient):
-    """A problem for who wants to release, a warning for everybody else."""
-    del patient.env["GH_TOKEN"]
-    patient.only("github token", "GH_TOKEN is not set", "cleanup")
-    assert patient.bad("docker_dev")["github token"].status == "warning"
 
 
 def test_tokens(patient, github):

@@ -123,11 +123,8 @@ if "wait" in order:
         signal.signal(signal.SIGTERM, signal.SIG_IGN) if order["wait"] == "stubborn" else None
         note("child")
     time.sleep(600)
-until = time.monotonic() + 60
 while not set(order.get("together", ())) <= {json.loads(l)[1] for l in open(journal)}:
     time.sleep(0.02)  # ends only if the others run at the same time
-    if time.monotonic() > until:
-        sys.exit(9)
 with open(os.environ["GITHUB_OUTPUT"], "a") as handle:
     handle.write(f"digest<<EOF\\n{order.get('digest', '')}\\nEOF\\n")
 note("end")
@@ -310,23 +307,18 @@ def test_what_children_get(create):
     assert "DOCKER_HUB_TOKEN" in create(policy=Policy(publish=True)).environment(ours)
 
 
-@given(
-    st.lists(st.tuples(st.floats(0.1, 100), st.sets(st.integers(0, 6))), min_size=1, max_size=7)
-)
+@given(st.lists(st.tuples(st.floats(0.1, 100), st.sets(st.integers(0, 6))), min_size=1))
 def test_critical_path(drawn):
     """A chain of jobs that need each other, and none takes longer."""
-    recorded = []
+    recorded, longest = [], {}
     for index, (seconds, numbers) in enumerate(drawn):
         needs = tuple(str(number) for number in sorted(numbers) if number < index)
         one = runs.MatrixJobRecord("", "success", 0.0, seconds, "", "x.log")
         recorded.append(runs.JobRecord(str(index), needs, "success", matrix_jobs=(one,)))
-    longest = {}
-    for job in recorded:
-        longest[job.name] = job.seconds + max((longest[n] for n in job.needs), default=0)
+        longest[str(index)] = seconds + max((longest[n] for n in needs), default=0)
     chain = runs.critical_path(recorded)
     assert sum(job.seconds for job in chain) == pytest.approx(max(longest.values()))
-    for before, after in zip(chain, chain[1:], strict=False):
-        assert before.name in after.needs
+    assert all(one.name in two.needs for one, two in zip(chain, chain[1:], strict=False))
 
 
 # -- the command ------------------------------------------------------------------------

@@ -19,7 +19,7 @@ def check_engine(subject: Subject) -> str:
 
 
 def engine_and_driver(subject: Subject) -> tuple[Engine, str]:
-    """Both, the driver of the builder (PipelineError if one cannot be used)."""
+    """The engine, and the driver of the builder (PipelineError: one cannot be used)."""
     found = find_engine(subject.env)
     return found, find_driver(subject.settings.buildx_builder, subject.env)
 

@@ -32,11 +32,11 @@ def markdown(record: RunRecord) -> str:
         (job.name, job.result, clock(job.seconds) if job.seconds else "", job.reason)
         for job in record.jobs
     ]
-    chain = critical_path(record.jobs)
-    names, total = " → ".join(job.name for job in chain), sum(job.seconds for job in chain)
     text = f"### The run: {record.result}, {clock(record.seconds)}\n\n"
     text += markdown_table(("job", "result", "longest matrix job", "why"), rows)
-    text += f"\nCritical path: {names}, {clock(total)}.\n"
+    if chain := critical_path(record.jobs):
+        names, total = " → ".join(job.name for job in chain), sum(job.seconds for job in chain)
+        text += f"\nCritical path: {names}, {clock(total)}.\n"
     if record.artifacts:
         lines = [(a.name, human_size(a.size), f"`{a.sha256}`") for a in record.artifacts]
         text += "\n" + markdown_table(("artifact", "size", "SHA-256"), lines)

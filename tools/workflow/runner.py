@@ -89,8 +89,7 @@ class Runner:
 
         After Ctrl-C all children are ended, and what has not ended by itself is cancelled.
         """
-        payload = decisions.payload(self.event)
-        files.write_json(self.folder / "event.json", payload)
+        files.write_json(self.folder / "event.json", decisions.payload(self.event))
         with ThreadPoolExecutor(parallel) as pool:
             try:
                 self._run_graph(pool)
