@@ -1,17 +1,16 @@
 """Images for real: built by a real engine, pushed to real registries, run."""
 
-from __future__ import annotations
-
 import contextlib
+import gzip
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,12 +19,16 @@ from tests.services import project as projects
 from tests.services.gate import Fault, Gate, Seen
 from tests.services.project import Project
 from tests.services.registry import Registry
-from tools.core.files import read_json
+from tests.wheels.test_wheels_archive import make_wheel
 from tools.images import login, record
 from tools.images.record import ImageRecord
+from tools.repo.git import describe_version
 
 pytestmark = pytest.mark.engine
 NAME = "tester/mlc"
+SIGNALS = [signal.SIGKILL, signal.SIGINT]
+if int(os.environ.get("CAMPAIGN", "1")) > 1:
+    SIGNALS.append(signal.SIGTERM)  # which ends as Ctrl-C does
 Finished = subprocess.CompletedProcess[str]
 
 
@@ -42,34 +45,27 @@ def docker(*arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def left_logins() -> list[Path]:
-    return list(Path(tempfile.gettempdir()).glob(f"{login.PREFIX}*"))
+def left_logins(project: Project) -> list[Path]:
+    return list(Path(project.env["TMPDIR"]).glob(f"{login.PREFIX}*"))
 
 
-def containers_of_tests() -> set[str]:
-    return set(docker("ps", "--all", "--quiet", "--filter", "name=mlc-test-").split())
-
-
-# Somebody else's on a shared engine, or of a run that was ended with its engine.
-OLD_CONTAINERS: set[str] = set()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def note_old_containers() -> None:
-    OLD_CONTAINERS.update(containers_of_tests())
-
-
-def left_containers() -> set[str]:
-    return containers_of_tests() - OLD_CONTAINERS
+def containers_of(child: subprocess.Popen[str]) -> str:
+    return docker("ps", "--all", "--quiet", "--filter", f"name=mlc-test-{child.pid}-")
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> Project:
     """A checkout whose images go to a registry without login."""
-    made = projects.make(tmp_path_factory.mktemp("project"))
-    made.env |= dict.fromkeys(("BUILDX_BUILDER", "PLATFORMS", "GH_TOKEN", "GITHUB_TOKEN"), "")
-    made.env |= {"REGISTRY": registry.address, "IMAGE_NAME": NAME, "SOURCE_DATE_EPOCH": ""}
-    return made
+    unset = ("BUILDX_BUILDER", "PLATFORMS", "GH_TOKEN", "GITHUB_TOKEN", "SOURCE_DATE_EPOCH")
+    env = {"REGISTRY": registry.address, "IMAGE_NAME": NAME, **dict.fromkeys(unset, "")}
+    env["TMPDIR"] = str(tmp_path_factory.mktemp("temporary"))
+    return projects.make(tmp_path_factory.mktemp("project"), env)
+
+
+@pytest.fixture
+def other(project: Project, tmp_path: Path) -> Project:
+    """A checkout of its own, to change or to break."""
+    return projects.make(tmp_path / "other", project.env)
 
 
 def succeed(done: Finished) -> Finished:
@@ -78,19 +74,35 @@ def succeed(done: Finished) -> Finished:
 
 
 def failure(done: Finished, code: int = 1) -> str:
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
     return done.stderr
 
 
-def build(project: Project, *arguments: str, **env: str) -> ImageRecord:
+def build(
+    project: Project, *options: str, image: str = "development", **env: str
+) -> ImageRecord:
     """Build an image; its record, which is what ``--json`` prints."""
-    image = "production" if "production" in arguments else "development"
-    words = [word for word in arguments if word != image]
-    done = succeed(project.run("images", image, "--json", *words, env=env))
+    done = succeed(project.run("images", image, "--json", *options, env=env))
     built = record.read(image, project.root)
     assert json.loads(done.stdout)["digest"] == built.digest
     return built
+
+
+def put_wheel(project: Project) -> None:
+    """A wheel of the commit, as ``nox -s wheels`` leaves it."""
+    dist, sources = project.root / "dist", (project.root / "package/src/mlc_llm").iterdir()
+    dist.mkdir(exist_ok=True)
+    contents = {f"mlc_llm/{path.name}": path.read_text() for path in sources}
+    script = "mlc_llm = mlc_llm.__main__:main"
+    make_wheel(dist, describe_version(project.root), contents=contents, scripts=script)
+
+
+def make_small(project: Project, base: str, *lines: str) -> None:
+    """Make the development image a small one: the stage ``base``, or scratch, and lines."""
+    path = project.root / "Dockerfile"
+    above = path.read_text().partition("# --- development")[0]
+    entry = f"FROM {base} AS development\nCOPY docker/entrypoint.py /usr/local/lib/mlc/"
+    path.write_text("\n".join([above, entry, *lines, ""]))
 
 
 @pytest.fixture(scope="module")
@@ -102,14 +114,15 @@ def development(project: Project) -> ImageRecord:
 @pytest.fixture(scope="module")
 def production(project: Project) -> ImageRecord:
     """The production image with a wheel of the same commit, built and pushed once."""
-    succeed(project.run("wheels"))
-    return build(project, "production")
+    put_wheel(project)
+    return build(project, image="production")
 
 
 def image_manifests(registry: Registry, built: ImageRecord) -> list[tuple[str, str]]:
     """Platform and digest of the images in an index (not of attestations: they hold times)."""
     index = registry.repository(built.name.split("/", 1)[1]).get(built.digest)
     platforms = [(m["platform"]["architecture"], m["digest"]) for m in index["manifests"]]
+    assert len(platforms) == 2 * len(built.platforms), "each has an attestation"
     return [pair for pair in platforms if pair[0] != "unknown"]
 
 
@@ -117,43 +130,37 @@ def image_manifests(registry: Registry, built: ImageRecord) -> list[tuple[str, s
 
 
 def test_pushed_image_is_recorded(
-    project: Project, development: ImageRecord, registry: Registry
-) -> None:
-    """Every tag in the registry is the digest that the record hands on; provenance is there."""
-    repository = registry.repository(NAME)
-    head = project.git("rev-parse", "--short=7", "HEAD")
-    tags = dict.fromkeys(("main", f"main-{head}", "latest"), development.digest)
-    assert repository.tags().items() >= tags.items()
-    platforms = {m["platform"]["os"] for m in repository.get(development.digest)["manifests"]}
-    assert platforms == {"linux", "unknown"}, "image and attestation"
-    assert development.size > 100_000_000
-
-
-def test_same_commit_gives_the_same_image(
     project: Project, development: ImageRecord, registry: Registry, tmp_path: Path
 ) -> None:
-    """Built again, the image's manifest has the same digest (its attestation has a clock); on
-    Actions digest and tags become step outputs, and the summary names them.
+    """Every tag in the registry is the digest that the record hands on. Built again, the
+    image's manifest has the same digest; on Actions digest and tags become step outputs, and
+    the summary names them.
     """
     out, summary = tmp_path / "out", tmp_path / "summary"
     again = build(project, GITHUB_OUTPUT=str(out), GITHUB_STEP_SUMMARY=str(summary))
     assert image_manifests(registry, again) == image_manifests(registry, development)
     lines = out.read_text().splitlines()
-    assert lines[:3] == ["digest<<EOF", again.digest, "EOF"]
-    assert lines[3] == "tags<<EOF" and lines[4].endswith(f"/{NAME}:main")
-    assert again.digest in summary.read_text()
+    assert lines[:4] == ["digest<<EOF", again.digest, "EOF", "tags<<EOF"]
+    assert lines[4].endswith(f"/{NAME}:main") and again.digest in summary.read_text()
+    head = project.git("rev-parse", "--short=7", "HEAD")
+    tags = dict.fromkeys(("main", f"main-{head}", "latest"), again.digest)
+    assert registry.repository(NAME).tags().items() >= tags.items()
+    assert development.size > 100_000_000
 
 
-@pytest.mark.parametrize("test_type", ["basic", "import", "help"])
 @pytest.mark.parametrize("image", ["development", "production"])
 def test_images_pass_their_tests(
-    project: Project, development: ImageRecord, production: ImageRecord, image: str,
-    test_type: str,
-) -> None:  # fmt: skip
-    """The image in the registry, pulled by digest, passes the three tests."""
-    done = succeed(project.run("images.test", test_type, "--image", image))
-    assert record.read(image, project.root).digest[:19] in done.stderr
-    assert not left_containers()
+    project: Project, image: str, request: pytest.FixtureRequest
+) -> None:
+    """The image in the registry, pulled by digest, passes the three tests, all at once."""
+    request.getfixturevalue(image)
+    digest = record.read(image, project.root).digest
+    with ThreadPoolExecutor(3) as pool:
+        for done in pool.map(
+            lambda test: project.run("images.test", test, "--image", image),
+            ("basic", "import", "help"),
+        ):
+            assert digest[:19] in succeed(done).stderr
 
 
 def test_image_that_fails_its_test(project: Project, production: ImageRecord) -> None:
@@ -176,11 +183,12 @@ def test_sbom_lists_the_image(project: Project, production: ImageRecord) -> None
 
 
 def test_production_is_small_and_sealed(production: ImageRecord) -> None:
-    """At most 40 MB over its base, a numeric user that is not root, nothing setuid added."""
+    """At most 40 MB over its base, a numeric user that is not root, nothing setuid added;
+    read-only, without capabilities and new privileges, mlc_llm works and is healthy.
+    """
     docker("pull", "--quiet", production.reference)
     config = json.loads(docker("image", "inspect", production.reference))[0]["Config"]
-    assert config["User"] == "10001:10001"
-    assert config["Healthcheck"]["Test"]
+    assert config["User"] == "10001:10001" and config["Healthcheck"]["Test"]
 
     def measure(image: str) -> tuple[int, set[str]]:
         script = "du -xsk / 2>/dev/null | cut -f1; find / -xdev -perm /6000 -type f 2>/dev/null"
@@ -193,167 +201,51 @@ def test_production_is_small_and_sealed(production: ImageRecord) -> None:
     base, ours = measure(os.environ.get("BASE_IMAGE") or pinned), measure(production.reference)
     assert ours[0] - base[0] <= 40_000_000
     assert ours[1] <= base[1]
-
-
-def test_production_runs_sealed(production: ImageRecord) -> None:
-    """Read-only, without capabilities and new privileges, mlc_llm works and is healthy."""
     sealed = ["run", "--rm", "--read-only", "--cap-drop", "ALL", "--network", "none"]
     sealed += ["--security-opt", "no-new-privileges", production.reference]
     assert production.version in docker(*sealed, "mlc_llm", "--version")
     docker(*sealed, "healthcheck")
     script = "ls /var/lib/apt/lists /root/.cache ~/.cache 2>/dev/null; true"
-    leftovers = docker(*sealed, "shell", "-c", script)
-    assert set(leftovers.split()) <= {"partial", "/var/lib/apt/lists:"}
+    assert set(docker(*sealed, "shell", "-c", script).split()) <= {
+        "partial",
+        "/var/lib/apt/lists:",
+    }
 
 
 def test_signals_reach_the_program(production: ImageRecord) -> None:
     """docker stop ends the program itself: its own handler runs, long before the kill."""
     code = (
-        "import signal, sys, time\n"
-        "def stop(*_): print('stopped in order', flush=True); sys.exit(7)\n"
-        "signal.signal(signal.SIGTERM, stop)\n"
-        "print('ready', flush=True)\n"
-        "signal.pause()\n"
+        "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); "
+        "print('ready', flush=True); signal.pause()"
     )
     name = f"mlc-test-signals-{os.getpid()}"
     docker("run", "--detach", "--name", name, production.reference, "python", "-c", code)
     try:
         wait_until(lambda: "ready" in docker("logs", name))
         docker("stop", "--time", "60", name)
-        assert "stopped in order" in docker("logs", name)
         assert json.loads(docker("inspect", name))[0]["State"]["ExitCode"] == 7
     finally:
         docker("rm", "--force", name)
 
 
 def test_python_change_rebuilds_no_system_layer(
-    project: Project, development: ImageRecord, tmp_path: Path
+    other: Project, development: ImageRecord
 ) -> None:
     """After a change of a Python file every apt and pip step comes from the cache."""
-    other = projects.make(tmp_path / "other", project.env | {"IMAGE_NAME": "tester/change"})
     path = other.root / "docker" / "entrypoint.py"
     path.write_text(path.read_text() + "# changed\n")
-    other.commit()
     lines = succeed(other.run("images", "development", "--no-push")).stderr.splitlines()
     steps = {line.split()[0] for line in lines if "] RUN" in line}
     assert len(steps) >= 3
     assert steps <= {line.split()[0] for line in lines if line.endswith(" CACHED")}
 
 
-def test_several_platforms_make_an_index(broken: Project, registry: Registry) -> None:
-    """With two platforms one tag is an index of two images, each with its attestation."""
-    # Without a step that runs: this machine need not emulate the other platform.
-    text = "FROM scratch AS development\nCOPY docker/entrypoint.py /\n"
-    (broken.root / "Dockerfile").write_text(text)
-    built = build(broken, PLATFORMS="linux/amd64,linux/arm64", IMAGE_NAME="tester/platforms")
-    assert [name for name, _ in image_manifests(registry, built)] == ["amd64", "arm64"]
-    assert len(registry.repository("tester/platforms").get("main")["manifests"]) == 4
-
-
-# --- what is not pushed --------------------------------------------------------
-
-
-def pull_request(project: Project, folder: Path, **env: str) -> Project:
-    """A checkout in the run of a pull request, whose image is a small one."""
-    payload = folder / "event.json"
-    payload.write_text(json.dumps({"pull_request": {"number": 5}}))
-    event = {
-        "GITHUB_EVENT_NAME": "pull_request", "GITHUB_REF": "refs/pull/5/merge",
-        "GITHUB_SHA": project.git("rev-parse", "HEAD"), "GITHUB_REPOSITORY": NAME,
-        "GITHUB_EVENT_PATH": str(payload),
-    }  # fmt: skip
-    other = projects.make(folder / "other", project.env | event | env)
-    base, _, _ = (other.root / "Dockerfile").read_text().partition("# --- development")
-    small = "FROM base AS development\nCOPY docker/entrypoint.py /usr/local/lib/mlc/\n"
-    (other.root / "Dockerfile").write_text(base + small)
-    return other
-
-
-def test_pull_request_hands_an_archive_on(
-    project: Project, development: ImageRecord, registry: Registry, tmp_path: Path
-) -> None:
-    """A pull request pushes nothing; its OCI archive is what the test job then tests."""
-    other = pull_request(project, tmp_path)
-    built = build(other, "--output", "oci")
-    assert built.tags == (f"{registry.address}/{NAME}:pr-5",)
-    assert "pr-5" not in registry.repository(NAME).tags()
-    words = ("images.test", "basic", "--archive", str(other.root / built.archive))
-    succeed(other.run(*words, "--digest", built.digest))
-    assert "not sha256:1." in failure(other.run(*words, "--digest", "sha256:1"))
-    (other.root / built.archive).write_bytes(b"no archive")
-    assert "is not an OCI archive" in failure(other.run("images.test", "basic"), 2)
-
-
-def test_loaded_image_is_tested(
-    project: Project, development: ImageRecord, tmp_path: Path
-) -> None:
-    """Without a push the engine's own image is tested; when it is gone, that is said."""
-    other = pull_request(project, tmp_path, IMAGE_NAME="tester/loaded")
-    built = build(other)
-    assert built.output == "load"
-    succeed(other.run("images.test", "basic"))
-    docker("image", "rm", "--force", built.loaded)
-    error = failure(other.run("images.test", "basic"))
-    assert "cannot take the development image" in error and "Build it again" in error
-
-
-# --- what goes wrong -----------------------------------------------------------
-
-
-@pytest.fixture
-def broken(project: Project, tmp_path: Path) -> Project:
-    """A checkout of its own, to break."""
-    return projects.make(tmp_path / "broken", project.env)
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("FROM base AS dev", "FRMO x\nFROM base AS dev", "unknown instruction: FRMO"),
-        ("AS development\n", "AS development\nRUN exit 3\n", "'/bin/sh -c exit 3' failed"),
-        ("FROM ${BASE_IMAGE}", "FROM {registry}/no:1", "{registry}/no:1 cannot be found"),
-    ],
-)
-def test_dockerfile_that_cannot_be_built(
-    broken: Project, registry: Registry, old: str, new: str, message: str
-) -> None:
-    """A syntax error, a step that fails and a base that is not there are told apart."""
-    path = broken.root / "Dockerfile"
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new.replace("{registry}", registry.address), 1))
-    error = failure(broken.run("images", "development"))
-    assert message.replace("{registry}", registry.address) in error
-
-
-@pytest.mark.parametrize(
-    ("env", "code", "message"),
-    [
-        ({"CONTEXT_LIMIT": "200 kB"}, 2, "package/weights.bin"),
-        ({"DOCKER_HOST": "unix:///nonexistent/docker.sock"}, 1, "No Docker engine answers"),
-        ({"BUILDX_BUILDER": "no-such"}, 1, "The buildx builder no-such cannot be used"),
-    ],
-)
-def test_builds_that_do_not_begin(
-    broken: Project, env: dict[str, str], code: int, message: str
-) -> None:
-    """A context that grew, no engine and no builder are said before anything is sent."""
-    (broken.root / "package" / "weights.bin").write_bytes(b"x" * 300_000)
-    assert message in failure(broken.run("images", "development", env=env), code)
-
-
-def test_no_wheel_for_production(broken: Project) -> None:
-    """Production installs the wheel that was built: without one it says which session to run."""
-    error = failure(broken.run("images", "production"), 2)
-    assert "dist/ holds no wheel" in error and "nox -s wheels" in error
-
-
-def test_passing_trouble_of_the_registry(
-    broken: Project, development: ImageRecord, registry: Registry
-) -> None:
-    """A registry that answers 500 for a moment (Debian's does, while it writes a tag) has the
-    image all the same, after a second attempt that is announced.
+def test_several_platforms_make_an_index(other: Project, registry: Registry) -> None:
+    """With two platforms one tag is an index of two images, each with its attestation. A
+    registry that answers 500 for a moment (Debian's does, while it writes a tag) has it all
+    the same, after a second attempt that is announced.
     """
+    make_small(other, "scratch")  # this machine need not emulate the other platform
     asked: list[str] = []
 
     def while_a_tag_is_written(seen: Seen) -> Fault | None:
@@ -364,35 +256,105 @@ def test_passing_trouble_of_the_registry(
 
     with Gate(registry.url) as gate:
         gate.fault = while_a_tag_is_written
-        env = {"REGISTRY": gate.address, "IMAGE_NAME": "tester/trouble"}
-        done = succeed(broken.run("images", "development", env=env))
+        other.env |= {"REGISTRY": gate.address, "IMAGE_NAME": "tester/platforms"}
+        other.env["PLATFORMS"] = "linux/amd64,linux/arm64"
+        done = succeed(other.run("images", "development"))
     assert done.stderr.count("500 Internal Server Error; trying again in 2 s") == 1
-    digest = record.read("development", broken.root).digest
-    assert registry.repository("tester/trouble").tags()["main"] == digest
+    built = record.read("development", other.root)
+    assert registry.repository("tester/platforms").tags()["main"] == built.digest
+    assert [name for name, _ in image_manifests(registry, built)] == ["amd64", "arm64"]
+
+
+def test_pull_request_hands_its_image_on(
+    other: Project, registry: Registry, tmp_path: Path
+) -> None:
+    """A pull request pushes nothing. Its OCI archive is what the test job then tests; without
+    one the engine's own image is tested, and when that is gone, this is said.
+    """
+    payload = tmp_path / "event.json"
+    payload.write_text(json.dumps({"pull_request": {"number": 5}}))
+    other.env |= {
+        "GITHUB_EVENT_NAME": "pull_request", "GITHUB_REF": "refs/pull/5/merge",
+        "GITHUB_SHA": other.git("rev-parse", "HEAD"), "GITHUB_REPOSITORY": NAME,
+        "GITHUB_EVENT_PATH": str(payload), "IMAGE_NAME": "tester/pull",
+    }  # fmt: skip
+    make_small(other, "base")
+    built = build(other, "--output", "oci")
+    assert built.tags == (f"{registry.address}/tester/pull:pr-5",)
+    words = ("images.test", "basic", "--archive", str(other.root / built.archive))
+    succeed(other.run(*words, "--digest", built.digest))
+    assert "not sha256:1." in failure(other.run(*words, "--digest", "sha256:1"))
+    (other.root / built.archive).write_bytes(b"no archive")
+    assert "is not an OCI archive" in failure(other.run("images.test", "basic"), 2)
+    loaded = build(other)
+    assert loaded.output == "load"
+    succeed(other.run("images.test", "basic"))
+    docker("image", "rm", "--force", loaded.loaded)
+    error = failure(other.run("images.test", "basic"))
+    assert "cannot take the development image" in error and "Build it again" in error
+    assert registry.request("GET", "/v2/tester/pull/tags/list").status == 404
+
+
+# --- what goes wrong -----------------------------------------------------------
+
+
+def test_builds_that_fail(other: Project, registry: Registry) -> None:
+    """What is wrong with the machine is said before anything is sent; what is wrong with the
+    Dockerfile is told apart.
+    """
+    path, nothing = other.root / "Dockerfile", f"{registry.address}/no:1"
+    text = path.read_text()
+    (other.root / "package" / "weights.bin").write_bytes(b"x" * 300_000)
+    for image, env, code, message in (
+        ("development", {"CONTEXT_LIMIT": "200 kB"}, 2, "package/weights.bin"),
+        ("development", {"DOCKER_HOST": "unix:///no.sock"}, 1, "No Docker engine answers"),
+        ("development", {"BUILDX_BUILDER": "no"}, 1, "The buildx builder no cannot be used"),
+        ("production", {}, 2, "dist/ holds no wheel"),
+    ):
+        assert message in failure(other.run("images", image, env=env), code)
+    for old, new, message in (
+        ("FROM base AS dev", "FRMO x\nFROM base AS dev", "unknown instruction: FRMO"),
+        ("AS development\n", "AS development\nRUN exit 3\n", "'/bin/sh -c exit 3' failed"),
+        ("FROM ${BASE_IMAGE}", f"FROM {nothing}", f"{nothing} cannot be found"),
+    ):
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+        assert message in failure(other.run("images", "development"))
 
 
 # --- logins and secrets --------------------------------------------------------
 
 
-def with_login(where: Registry) -> dict[str, str]:
-    return {
-        "REGISTRY": where.address, "GH_TOKEN": where.password, "REGISTRY_USERNAME": where.user,
-        "IMAGE_NAME": "tester/login",
-    }  # fmt: skip
+@pytest.fixture
+def closed(other: Project, login_registry: Registry) -> Project:
+    """A checkout whose images go to a registry with a login."""
+    other.env |= {"REGISTRY": login_registry.address, "IMAGE_NAME": "tester/login"}
+    other.env |= {"GH_TOKEN": login_registry.password, "REGISTRY_USERNAME": login_registry.user}
+    return other
 
 
-def test_refused_login(project: Project, login_registry: Registry) -> None:
+def test_refused_login(closed: Project) -> None:
     """A wrong token is a refused login, not a failed build, and so is --push without one;
     nothing of it is left.
     """
-    env = with_login(login_registry) | {"GH_TOKEN": "expired-token-value"}
-    error = failure(project.run("images", "development", env=env))
-    assert f"The registry {login_registry.address} refused the login." in error
-    assert "has not expired and has write:packages" in error
-    assert "expired-token-value" not in error
-    assert not left_logins()
-    error = failure(project.run("images", "development", "--push", env=env | {"GH_TOKEN": ""}))
-    assert "refused the login" in error
+    make_small(closed, "scratch")
+    refusal = f"The registry {closed.env['REGISTRY']} refused the login."
+    wrong, none = {"GH_TOKEN": "expired-token-value"}, {"GH_TOKEN": ""}
+    error = failure(closed.run("images", "development", env=wrong))
+    assert refusal in error and "has not expired and has write:packages" in error
+    assert "expired-token-value" not in error and not left_logins(closed)
+    assert refusal in failure(closed.run("images", "development", "--push", env=none))
+
+
+def everything_in(registry: Registry, name: str, digest: str) -> Iterator[bytes]:
+    """Manifests, configurations, layers (unpacked) and attestations of an image."""
+    repository = registry.repository(name)
+    for listed in repository.get(digest)["manifests"]:
+        manifest = repository.get(listed["digest"])
+        yield json.dumps(manifest).encode()
+        for blob in (manifest["config"], *manifest["layers"]):
+            data = registry.request("GET", f"/v2/{name}/blobs/{blob['digest']}").data
+            yield gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
 
 
 SPY = """#!/bin/sh
@@ -402,71 +364,56 @@ exec "{docker}" "$@"
 
 
 def test_no_secret_anywhere(
-    project: Project,
-    development: ImageRecord,
-    production: ImageRecord,
-    login_registry: Registry,
-    tmp_path: Path,
+    closed: Project, production: ImageRecord, login_registry: Registry, tmp_path: Path
 ) -> None:
     """With logins the image is at the registry, and the very same at Docker Hub; the user's
     own configuration is as it was; and recognisable secrets are in no output, argument,
     record, history or layer.
     """
-    spy = tmp_path / "bin" / "docker"
+    put_wheel(closed)
+    spy, user = tmp_path / "bin" / "docker", tmp_path / "docker" / "config.json"
     spy.parent.mkdir()
     spy.write_text(SPY.format(docker=shutil.which("docker")))
     spy.chmod(0o755)
-    home = tmp_path / "docker"
-    home.mkdir()
+    user.parent.mkdir()
     theirs = '{"auths": {"other.example": {}}, "credsStore": "of-the-user"}'
-    (home / "config.json").write_text(theirs)
-    others = {
+    user.write_text(theirs)
+    secrets = {
         "CODECOV_TOKEN": "codecov-recognisable-91", "DOCKER_HUB_TOKEN": login_registry.password,
         "SLACK_WEBHOOK_URL": "https://hooks.example/recognisable-92",
     }  # fmt: skip
     files = {"GITHUB_OUTPUT": "out", "GITHUB_STEP_SUMMARY": "summary", "SPY_LOG": "argv"}
-    env = with_login(login_registry) | others
-    env |= {name: str(tmp_path / file) for name, file in files.items()}
-    env |= {"PATH": f"{spy.parent}{os.pathsep}{os.environ['PATH']}", "RUNNER_DEBUG": "1"}
-    env |= {"DOCKER_HUB_USERNAME": login_registry.user, "DOCKER_CONFIG": str(home)}
-    env["DOCKER_HUB_REGISTRY"] = login_registry.address
+    closed.env |= secrets | {name: str(tmp_path / file) for name, file in files.items()}
+    closed.env |= {
+        "PATH": f"{spy.parent}:{os.environ['PATH']}", "RUNNER_DEBUG": "1",
+        "DOCKER_CONFIG": str(user.parent), "DOCKER_HUB_USERNAME": login_registry.user,
+        "DOCKER_HUB_REGISTRY": login_registry.address,
+    }  # fmt: skip
     output = ""
-    for command in (
-        ("images", "development"), ("images", "production"),
-        ("images.test", "import", "--image", "production"),
-    ):  # fmt: skip
-        done = succeed(project.run(*command, env=env))
+    for words in (("images", "production"), ("images.test", "import", "--image", "production")):
+        done = succeed(closed.run(*words))
         output += done.stdout + done.stderr
+    output += "".join((tmp_path / file).read_text() for file in files.values())
     assert "buildx build" in (tmp_path / "argv").read_text(), "the spy saw nothing"
-    for file in files.values():
-        output += (tmp_path / file).read_text()
-    ours = login_registry.repository("tester/login").tags()
-    hub = login_registry.repository(f"{login_registry.user}/login").tags()
-    assert (home / "config.json").read_text() == theirs
-    for image, tag in (("development", "main"), ("production", "main-prod")):
-        path = project.root / f"dist/images/{image}.json"
-        built = read_json(path, ImageRecord)
-        assert ours[tag] == hub[tag] == built.digest
-        output += path.read_text() + docker("history", "--no-trunc", built.tags[0])
-    archive = tmp_path / "image.tar"
-    docker("save", "--output", str(archive), built.tags[0])
-    content = archive.read_bytes()
-    for secret in (login_registry.password, *others.values()):
-        assert secret not in output
-        assert secret.encode() not in content
-    assert not left_logins()
+    assert user.read_text() == theirs and not left_logins(closed)
+    built = record.read("production", closed.root)
+    for name in ("tester/login", f"{login_registry.user}/login"):
+        assert login_registry.repository(name).tags()["main-prod"] == built.digest
+    output += (closed.root / "dist/images/production.json").read_text()
+    output += docker("history", "--no-trunc", built.reference)
+    places = [output.encode(), *everything_in(login_registry, "tester/login", built.digest)]
+    for secret in secrets.values():
+        assert not any(secret.encode() in place for place in places)
 
 
 # --- interruptions -------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def started(
-    project: Project, command: list[str], **env: str
-) -> Iterator[subprocess.Popen[str]]:
+def started(project: Project, *command: str) -> Iterator[subprocess.Popen[str]]:
     """A command in its own group; what it has left running at the end is ended."""
     child = subprocess.Popen(
-        command, cwd=project.root, env=project.environment(env), text=True,
+        command, cwd=project.root, env=project.environment(), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     try:
@@ -477,30 +424,23 @@ def started(
         child.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_killed_build(
-    broken: Project, development: ImageRecord, login_registry: Registry, number: signal.Signals
+    closed: Project, login_registry: Registry, number: signal.Signals
 ) -> None:
     """A build killed in the middle leaves no login and no half record; again, it works."""
-    path = broken.root / "Dockerfile"
-    # The last step, so that all before it comes from the cache.
-    end = "COPY docker/entrypoint.py /usr/local/lib/mlc/\n\n# --- wheels"
-    slow = end.replace("\n\n", f"\nRUN echo {number} && sleep 1\n\n")
-    assert end in path.read_text()
-    path.write_text(path.read_text().replace(end, slow))
-    env = with_login(login_registry) | {"IMAGE_NAME": f"tester/killed-{int(number)}"}
-    with started(broken, broken.command("images", "development"), **env) as child:
+    make_small(closed, "base", f"RUN echo {number} && sleep 1")
+    with started(closed, *closed.command("images", "development")) as child:
         assert child.stdout is not None
         assert any("build the development image" in line for line in child.stdout)
-        assert left_logins()
+        assert left_logins(closed)
         os.kill(child.pid, number)
         child.wait()
-        wait_until(lambda: not left_logins())
-    assert not list((broken.root / "dist").glob("images/*.json"))
-    built = build(broken, **env)
-    assert not list((broken.root / "dist/images").glob(".*"))
-    tags = login_registry.repository(env["IMAGE_NAME"]).tags()
-    assert tags["main"] == built.digest
+        wait_until(lambda: not left_logins(closed))
+    assert not list((closed.root / "dist").glob("images/*.json"))
+    built = build(closed)
+    assert not list((closed.root / "dist/images").glob(".*"))
+    assert login_registry.repository("tester/login").tags()["main"] == built.digest
 
 
 RUN = """
@@ -517,23 +457,21 @@ with process.watched() as janitor:
 """
 
 
-def test_hanging_container_is_stopped(project: Project, development: ImageRecord) -> None:
+def test_hanging_container_is_stopped(project: Project, production: ImageRecord) -> None:
     """A container that hangs is stopped after the limit, and its last output shown."""
-    command = [sys.executable, "-c", RUN, development.tags[0], "2"]
-    with started(project, command) as child:
+    with started(project, sys.executable, "-c", RUN, production.tags[0], "2") as child:
         output, _ = child.communicate(timeout=60)
     assert "did not end within 2 s" in output and "still here" in output
-    assert not left_containers()
+    assert not containers_of(child)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_killed_test_leaves_no_container(
-    project: Project, development: ImageRecord, number: signal.Signals
+    project: Project, production: ImageRecord, number: signal.Signals
 ) -> None:
     """Ctrl-C, and even kill -9, of a running test leave no container behind."""
-    command = [sys.executable, "-c", RUN, development.tags[0], "1000"]
-    with started(project, command) as child:
-        wait_until(lambda: bool(left_containers()))
+    with started(project, sys.executable, "-c", RUN, production.tags[0], "1000") as child:
+        wait_until(lambda: bool(containers_of(child)))
         os.kill(child.pid, number)
         child.wait()
-        wait_until(lambda: not left_containers())
+        wait_until(lambda: not containers_of(child))
