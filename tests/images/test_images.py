@@ -66,22 +66,22 @@ ACTIONS = {"ACTIONS_RUNTIME_TOKEN": "t", "ACTIONS_RESULTS_URL": "https://results
 
 
 @pytest.mark.parametrize(
-    ("output", "env", "source", "target"),
+    ("output", "env", "source"),
     [
-        (PUSH, ACTIONS, "type=gha", "type=gha"),
-        (LOAD, ACTIONS, "type=gha", "type=gha"),
-        (PUSH, {}, "type=registry,ref=r/n:buildcache-development", "type=registry"),
-        (LOAD, {}, "", ""),
-        (OCI, {"ACTIONS_RUNTIME_TOKEN": "t"}, "", ""),
+        (PUSH, ACTIONS, ("type=gha,scope=development",)),
+        (LOAD, ACTIONS, ("type=gha,scope=development",)),
+        (PUSH, {}, ("type=registry,ref=r/n:buildcache-development",)),
+        (LOAD, {}, ()),
+        (OCI, {"ACTIONS_RUNTIME_TOKEN": "t"}, ()),
     ],
 )
-def test_layer_cache(output: str, env: dict[str, str], source: str, target: str) -> None:
+def test_layer_cache(output: str, env: dict[str, str], source: tuple[str, ...]) -> None:
     """The Actions cache where it is, else one beside the image when pushing, else none."""
-    found = plan.layer_cache(output, "r/n", "development", env)
-    for values, start in zip(found, (source, target), strict=True):
-        assert bool(values) == bool(start)
-        assert all(value.startswith(start) for value in values)
-    assert "t" not in "".join(found[0]).split(","), "the token must not stand in argv"
+    cache_from, cache_to = plan.layer_cache(output, "r/n", "development", env)
+    assert cache_from == source
+    assert all(value.startswith(*source) for value in cache_to) and bool(cache_to) == bool(
+        source
+    )
 
 
 PLAN = BuildPlan(
@@ -192,45 +192,33 @@ def test_diagnosis(output: str, message: str, remedy: str) -> None:
     assert remedy in error.remedy
 
 
-PASSES = (
-    "unexpected status from POST request to https://r/v2/: 502 Bad Gateway",
-    "received unexpected HTTP status: 503 Service Unavailable",
-    "write tcp 10.0.0.1:1->10.0.0.2:443: connection reset by peer",
-    'Put "https://r/v2/o/n/blobs": net/http: TLS handshake timeout',
-    "read tcp 10.0.0.1:1->10.0.0.2:443: i/o timeout",
-    'Patch "https://r/v2/o/n/blobs/uploads": EOF',
-)
-LASTS = (
-    "unexpected status from PUT request to https://r:500/v2/: 403 Forbidden",
-    "dial tcp 127.0.0.1:9: connect: connection refused",
-    "dial tcp: lookup ghcr.io on 10.0.0.1:53: i/o timeout",
-    "401 Unauthorized",
-)
-
-
 @pytest.mark.parametrize(
     ("last", "attempts"),
     [
-        *((f"{PUSHED}{text}", 3) for text in PASSES),
-        *((f"{PUSHED}{text}", 1) for text in LASTS),
-        ("ERROR: unexpected status from HEAD request to http://r/v2/: 500 Internal", 3),
-        ("#9 12.3 E: 503 Service Unavailable\nERROR: failed to solve: process did not", 1),
+        ("unexpected status from POST request to https://r/v2/: 502 Bad Gateway", 3),
+        ("unexpected status from HEAD request to http://r/v2/: 500 Internal", 3),
+        ("received unexpected HTTP status: 503 Service Unavailable", 3),
+        ("write tcp 10.0.0.1:1->10.0.0.2:443: connection reset by peer", 3),
+        ('Put "https://r/v2/o/n/blobs": net/http: TLS handshake timeout', 3),
+        ("read tcp 10.0.0.1:1->10.0.0.2:443: i/o timeout", 3),
+        ('Patch "https://r/v2/o/n/blobs/uploads": EOF', 3),
+        ("unexpected status from PUT request to https://r:500/v2/: 403 Forbidden", 1),
+        ("dial tcp 127.0.0.1:9: connect: connection refused", 1),
+        ("dial tcp: lookup ghcr.io on 10.0.0.1:53: i/o timeout", 1),
+        ("401 Unauthorized", 1),
     ],
 )
 def test_passing_trouble_is_tried_again(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    last: str,
-    attempts: int,
+    monkeypatch: pytest.MonkeyPatch, last: str, attempts: int
 ) -> None:
     """What a registry may have got over by the next time is tried three times, all else once;
     what the last attempt left is handed on.
     """
     monkeypatch.setattr(process, "PAUSES", (0.0, 0.0))
-    done = [Done(1, "", f"#1 something\n{last}\n") for _ in range(3)]
+    step = "#9 12.3 E: 503 Service Unavailable"  # in a step's output it means nothing
+    done = [Done(1, "", f"{step}\n{PUSHED}{last}\n") for _ in range(3)]
     left = iter(done)
     assert process.again(lambda: next(left), build.passing) is done[attempts - 1]
-    assert capsys.readouterr().err.count("trying again") == attempts - 1
 
 
 @pytest.mark.parametrize(
@@ -277,10 +265,9 @@ def test_wheels_of_the_version_only(tmp_path: Path) -> None:
     assert found.endswith("mlc_llm-1.2.3-py3-none-manylinux_2_28_x86_64.whl")
 
 
-def context(root: Path, what: Event = MAIN, **changes: object) -> Context:
+def context(root: Path) -> Context:
     (root / "Dockerfile").write_text("FROM python:3.11.1-slim AS pinned-base\n")
-    settings = Settings(**changes)  # type: ignore[arg-type]
-    return Context(settings, what, "1.2.3", 1_700_000_000, ("v1.0.0",), root)
+    return Context(Settings(), MAIN, "1.2.3", 1_700_000_000, ("v1.0.0",), root)
 
 
 def test_plan_is_the_same_for_the_same_commit(tmp_path: Path) -> None:
@@ -307,18 +294,9 @@ def test_base_image(settings: dict[str, str], base: str) -> None:
     assert plan.base_image(Settings(**settings), ROOT) == base  # type: ignore[arg-type]
 
 
-def test_context_is_small() -> None:
-    """Only what the Dockerfile copies is sent: this checkout's context is under 1 MB."""
+def test_context(tmp_path: Path) -> None:
+    """Only what the Dockerfile copies is sent; over the bound the largest entries are named."""
     assert "files" in build.check_context(ROOT, 1_000_000)
-    with pytest.raises(UsageError) as caught:
-        build.check_context(ROOT, 0)
-    names = [line.split()[-1] for line in caught.value.detail.splitlines()]
-    allowed = ("docker/", "package/", "Dockerfile", ".dockerignore")
-    assert names and all(name.startswith(allowed) for name in names)
-
-
-def test_context_too_large(tmp_path: Path) -> None:
-    """Over the bound the largest entries are named, the largest first."""
     (tmp_path / "big").write_bytes(b"x" * 3000)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "huge.bin").write_bytes(b"x" * 9000)
@@ -329,23 +307,17 @@ def test_context_too_large(tmp_path: Path) -> None:
     assert build.check_context(tmp_path, 20_000) == "12.0 kB in 2 files"
 
 
-RECORD = ImageRecord(
-    "development", "r/o/n", "sha256:" + "0" * 64, ("r/o/n:main",), ("linux/amd64",), 5, PUSH,
-    "1.2.3", SHA,
-)  # fmt: skip
-
-
-def test_record_round_trip(tmp_path: Path) -> None:
-    """The next job reads what this one wrote, and no half-written file is left."""
-    path = record.write(RECORD, tmp_path)
-    assert record.read("development", tmp_path) == RECORD
-    assert [found.name for found in path.parent.iterdir()] == ["development.json"]
-
-
-def test_record_missing_or_broken(tmp_path: Path) -> None:
-    """Without a record the session to run is named; a broken one is no traceback."""
+def test_record(tmp_path: Path) -> None:
+    """The next job reads what this one wrote; without a record the session to run is named,
+    and a broken one is no traceback.
+    """
+    digest, tags = "sha256:" + "0" * 64, ("r/o/n:main",)
+    built = ImageRecord(DEV, "r/o/n", digest, tags, ("linux/amd64",), 5, PUSH, "1.2.3", SHA)
     with pytest.raises(UsageError, match="nox -s docker_dev"):
-        record.read("development", tmp_path)
-    record.write(RECORD, tmp_path).write_text("{")
+        record.read(DEV, tmp_path)
+    path = record.write(built, tmp_path)
+    assert record.read(DEV, tmp_path) == built
+    assert [found.name for found in path.parent.iterdir()] == ["development.json"]
+    path.write_text("{")
     with pytest.raises(PipelineError, match="cannot be read"):
-        record.read("development", tmp_path)
+        record.read(DEV, tmp_path)
