@@ -10,7 +10,7 @@ from tools.core.errors import PipelineError, UsageError
 from tools.core.process import Done
 from tools.core.secrets import Secret
 from tools.core.settings import ROOT, Settings
-from tools.images import build, engine, plan, record
+from tools.images import build, plan, record
 from tools.images.engine import Engine
 from tools.images.plan import LOAD, OCI, PUSH, BuildPlan, Options
 from tools.images.record import ImageRecord
@@ -47,13 +47,11 @@ TRUNK = event("refs/heads/trunk", default_branch="trunk")
         (DEV, PULL, {"push": True}, LOGIN, None),
     ],
 )  # fmt: skip
-def test_output(
-    image: str, what: Event, wish: dict[str, object], token: str, output: str | None
-) -> None:
+def test_output(image, what, wish, token, output):
     """Nothing is published from a pull request, no production image from develop; --push
     there is an error, not a silence.
     """
-    options, settings = Options(image, **wish), Settings(gh_token=Secret(token))  # type: ignore[arg-type]
+    options, settings = Options(image, **wish), Settings(gh_token=Secret(token))
     if output is None:
         with pytest.raises(UsageError, match="not published from"):
             plan.choose_output(options, what, settings)
@@ -75,23 +73,15 @@ ACTIONS = {"ACTIONS_RUNTIME_TOKEN": "t", "ACTIONS_RESULTS_URL": "https://results
         (OCI, {"ACTIONS_RUNTIME_TOKEN": "t"}, ()),
     ],
 )
-def test_layer_cache(output: str, env: dict[str, str], source: tuple[str, ...]) -> None:
+def test_layer_cache(output, env, source):
     """The Actions cache where it is, else one beside the image when pushing, else none."""
     cache_from, cache_to = plan.layer_cache(output, "r/n", "development", env)
-    assert cache_from == source
-    assert all(value.startswith(*source) for value in cache_to) and bool(cache_to) == bool(
-        source
-    )
+    assert cache_from == source and len(cache_to) == len(source)
+    assert all(target.startswith(source) for target in cache_to)
 
 
-PLAN = BuildPlan(
-    image="development",
-    references=("r.example/o/n:main", "r.example/o/n:latest"),
-    labels={"org.opencontainers.image.title": "mlc-llm"},
-    platforms=("linux/amd64",),
-    output=PUSH,
-    reason="login",
-)
+TAGS, TITLE = ("r.example/o/n:main", "r.example/o/n:latest"), "org.opencontainers.image.title"
+PLAN = BuildPlan(DEV, TAGS, {TITLE: "mlc-llm"}, ("linux/amd64",), PUSH, "login")
 LOADED = replace(PLAN, output=LOAD, cache_to=("type=gha",))
 TWO = replace(LOADED, platforms=("linux/amd64", "linux/arm64"))
 MODERN, CLASSIC = Engine("29.0.0", True, "0.30.0"), Engine("24.0.0", False, "0.11.0")
@@ -112,9 +102,7 @@ LOCAL, REMOTE = "docker", "kubernetes"
         (TWO, CLASSIC, LOCAL, "containerd image store"),
     ],
 )
-def test_builders(
-    asked: BuildPlan, engine: Engine, driver: str, changes: dict[str, object] | str
-) -> None:
+def test_builders(asked, engine, driver, changes):
     """What cannot hold an attestation loads the image without one instead of failing; what a
     builder cannot do at all is said before the build, with what to do.
     """
@@ -122,11 +110,10 @@ def test_builders(
         with pytest.raises(UsageError, match=changes):
             build.fit_to_builder(asked, engine, driver)
     else:
-        expected = replace(asked, **changes)  # type: ignore[arg-type]
-        assert build.fit_to_builder(asked, engine, driver) == expected
+        assert build.fit_to_builder(asked, engine, driver) == replace(asked, **changes)
 
 
-def test_command() -> None:
+def test_command():
     """The command says all that the plan says, and the context comes last."""
     full = replace(
         TWO, output=PUSH, builder="farm", build_args={"CMAKE_VERSION": "3.24"},
@@ -148,19 +135,13 @@ AUTHORIZE = (
     "#15 ERROR: failed to push r.example/o/n:main: failed to authorize: failed to fetch oauth "
     "token: unexpected status from POST request to https://r.example/token: 401 Unauthorized"
 )
-DENIED = (
-    "#15 ERROR: failed to push r.example/o/n:main: denied: permission_denied: write_package"
-)
+DENIED = "#15 ERROR: failed to push r.example/o/n:main: denied: permission_denied: write"
 BASE = (
-    "#2 [internal] load metadata for docker.io/library/nope:1\n"
     "ERROR: failed to solve: nope:1: failed to resolve source metadata for "
-    "docker.io/library/nope:1: pull access denied, repository does not exist or may require "
-    "authorization: server message: insufficient_scope: authorization failed"
+    "docker.io/library/nope:1: pull access denied, repository does not exist"
 )
-STEP = (
-    'ERROR: failed to solve: process "/bin/sh -c pip install x" did not complete '
-    "successfully: exit code: 1"
-)
+STEP = 'ERROR: process "/bin/sh -c pip install x" did not complete successfully: exit code: 1'
+SYNTAX = "ERROR: failed to solve: dockerfile parse error on line 3: unknown instruction: FRM"
 
 
 @pytest.mark.parametrize(
@@ -172,24 +153,15 @@ STEP = (
         (STEP, "'/bin/sh -c pip install x' failed (exit code: 1)", "output"),
         ("certificate verify failed\n" + STEP, "pip install x", "CA_CERTIFICATES"),
         ("write /x: no space left on device\n" + STEP, "disk", "prune"),
-        (
-            "ERROR: failed to solve: dockerfile parse error on line 3: unknown instruction: FRM",
-            "Dockerfile, line 3: unknown instruction: FRM",
-            "lint",
-        ),
-        (
-            f"{PUSHED}received unexpected HTTP status: 503 Service Unavailable",
-            "3 times in a row: failed to solve: failed to push ghcr.io/o/n:main",
-            "status page",
-        ),
+        (SYNTAX, "Dockerfile, line 3: unknown instruction: FRM", "lint"),
+        (f"{PUSHED}unexpected HTTP status: 503 No", "3 times in a row: failed", "status page"),
         ("ERROR: something new", "something new", "doctor"),
     ],
 )
-def test_diagnosis(output: str, message: str, remedy: str) -> None:
+def test_diagnosis(output, message, remedy):
     """Each kind of failure is recognised as itself and says what to do."""
     error = build.diagnose(output)
-    assert message in error.message
-    assert remedy in error.remedy
+    assert message in error.message and remedy in error.remedy
 
 
 @pytest.mark.parametrize(
@@ -208,9 +180,7 @@ def test_diagnosis(output: str, message: str, remedy: str) -> None:
         ("401 Unauthorized", 1),
     ],
 )
-def test_passing_trouble_is_tried_again(
-    monkeypatch: pytest.MonkeyPatch, last: str, attempts: int
-) -> None:
+def test_passing_trouble_is_tried_again(monkeypatch, last, attempts):
     """What a registry may have got over by the next time is tried three times, all else once;
     what the last attempt left is handed on.
     """
@@ -221,80 +191,42 @@ def test_passing_trouble_is_tried_again(
     assert process.again(lambda: next(left), build.passing) is done[attempts - 1]
 
 
-@pytest.mark.parametrize(
-    ("script", "message"),
-    [
-        (None, "docker was not found"),
-        ("echo permission denied while trying to connect >&2; exit 1", "refuses this user"),
-        ("echo Cannot connect to the Docker daemon >&2; exit 1", "No Docker engine answers"),
-        ("echo; echo null; echo v0.30.0", "No Docker engine answers at x"),
-        ("echo 29; echo null", "buildx plugin is missing"),
-        ("echo 29; echo null; echo v0.9.1", "0.9.1, too old"),
-    ],
-)
-def test_engine_that_cannot_be_used(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str | None, message: str
-) -> None:
-    """A missing client, a socket that refuses us, a stopped engine and a missing or old buildx
-    are told apart.
+def test_plan(tmp_path):
+    """Two plans of one commit are equal: no clock, no random name goes into an image. Of
+    wheels it takes those of exactly this version that Linux can install.
     """
-    if script:
-        (tmp_path / "docker").write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / "docker").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setenv("DOCKER_HOST", "x")
-    with pytest.raises(PipelineError, match=message):
-        engine.find_engine()
-
-
-def wheel(root: Path, name: str, folder: str = "") -> None:
-    path = root / "dist" / folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"x")
-
-
-def test_wheels_of_the_version_only(tmp_path: Path) -> None:
-    """The image takes Linux wheels of exactly this version, from wherever they were put."""
-    wheel(tmp_path, "mlc_llm-1.2.2-py3-none-any.whl")
-    wheel(tmp_path, "mlc_llm-1.2.3rc1-py3-none-any.whl")
-    with pytest.raises(UsageError, match=r"mlc_llm 1\.2\.3 .*nox -s wheels"):
-        plan.find_wheels(tmp_path, "1.2.3")
-    wheel(tmp_path, "mlc_llm-1.2.3-py3-none-manylinux_2_28_x86_64.whl", "wheels-linux-x64")
-    wheel(tmp_path, "mlc_llm-1.2.3-py3-none-win_amd64.whl", "wheels-windows-x64")
-    [found] = plan.find_wheels(tmp_path, "1.2.3")
-    assert found.endswith("mlc_llm-1.2.3-py3-none-manylinux_2_28_x86_64.whl")
-
-
-def context(root: Path) -> Context:
-    (root / "Dockerfile").write_text("FROM python:3.11.1-slim AS pinned-base\n")
-    return Context(Settings(), MAIN, "1.2.3", 1_700_000_000, ("v1.0.0",), root)
-
-
-def test_plan_is_the_same_for_the_same_commit(tmp_path: Path) -> None:
-    """Two plans of one commit are equal: no clock, no random name goes into an image."""
-    one, two = (plan.make_plan(Options("development"), context(tmp_path), {}) for _ in "12")
+    (tmp_path / "Dockerfile").write_text("FROM python:3.11.1-slim AS pinned-base\n")
+    context = Context(Settings(), MAIN, "1.2.3", 1_700_000_000, ("v1.0.0",), tmp_path)
+    one, two = (plan.make_plan(Options(DEV), context, {}) for _ in "12")
     assert one == two
     assert one.labels["org.opencontainers.image.created"] == "2023-11-14T22:13:20Z"
     assert one.references[0].endswith(":main")
-    wheel(tmp_path, "mlc_llm-1.2.3-py3-none-any.whl")
-    production = plan.make_plan(Options("production"), context(tmp_path), {})
-    assert production.references[0].endswith(":main-prod") and len(production.wheels) == 1
+    right = "linux/mlc_llm-1.2.3-py3-none-manylinux_2_28_x86_64.whl"
+    for name in (
+        "mlc_llm-1.2.2-py3-none-any.whl",
+        "mlc_llm-1.2.3rc1-py3-none-any.whl",
+        "windows/mlc_llm-1.2.3-py3-none-win_amd64.whl",
+        right,
+    ):
+        with pytest.raises(UsageError, match=r"mlc_llm 1\.2\.3 .*nox -s wheels"):
+            plan.make_plan(Options(PROD), context, {})
+        path = tmp_path / "dist" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    production = plan.make_plan(Options(PROD), context, {})
+    assert production.wheels == (str(path),)
+    assert production.references[0].endswith(":main-prod")
 
 
-@pytest.mark.parametrize(
-    ("settings", "base"),
-    [
-        ({}, ""),
-        ({"python_version": "3.12"}, "python:3.12-slim-bookworm"),
-        ({"python_version": "3.12", "base_image": "mirror/py:3.12"}, "mirror/py:3.12"),
-    ],
-)
-def test_base_image(settings: dict[str, str], base: str) -> None:
+def test_base_image():
     """The pinned base is used for its own Python; another version takes its own image."""
-    assert plan.base_image(Settings(**settings), ROOT) == base  # type: ignore[arg-type]
+    other = Settings(python_version="3.12")
+    mirror = replace(other, base_image="mirror/py:3.12")
+    bases = [plan.base_image(settings, ROOT) for settings in (Settings(), other, mirror)]
+    assert bases == ["", "python:3.12-slim-bookworm", "mirror/py:3.12"]
 
 
-def test_context(tmp_path: Path) -> None:
+def test_context(tmp_path):
     """Only what the Dockerfile copies is sent; over the bound the largest entries are named."""
     assert "files" in build.check_context(ROOT, 1_000_000)
     (tmp_path / "big").write_bytes(b"x" * 3000)
@@ -307,7 +239,7 @@ def test_context(tmp_path: Path) -> None:
     assert build.check_context(tmp_path, 20_000) == "12.0 kB in 2 files"
 
 
-def test_record(tmp_path: Path) -> None:
+def test_record(tmp_path):
     """The next job reads what this one wrote; without a record the session to run is named,
     and a broken one is no traceback.
     """

@@ -16,7 +16,7 @@ URLS = [
 ]
 
 
-def test_sbom() -> None:
+def test_sbom():
     """Valid CycloneDX with package URLs, the same for the same image."""
     texts = {sbom.sbom(URLS, DIGEST, "1.2.3", 0) for _ in range(2)}
     [text] = texts
@@ -40,7 +40,7 @@ Version: 1
 """
 
 
-def test_packages(monkeypatch, tmp_path) -> None:
+def test_packages(monkeypatch, tmp_path):
     """Python's packages by their metadata, Debian's that are installed by dpkg's status."""
     monkeypatch.setattr(probe, "STATUS", tmp_path / "status")
     assert "pkg:deb" not in probe.packages([])["urls"]
