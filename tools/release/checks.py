@@ -92,7 +92,8 @@ class Candidate:
         paths = [p for p in dist.glob("[!.]*/*.whl") if p.parent.name != "release"]
         paths = sorted([*dist.glob("*.whl"), *paths])
         if not paths:
-            return self.add("There is no wheel in dist/.", "Build them first: nox -s wheels.")
+            self.add("There is no wheel in dist/.", "Build them first: nox -s wheels.")
+            return
         sound = {path: wheel for path in paths if (wheel := self.read_sound(path))}
         self.compare_with_records(sound)
         wheels: dict[str, Wheel] = {}  # each job of the matrix hands over the same pure wheel
@@ -125,8 +126,8 @@ class Candidate:
             self.add(what, "Build again: nox -s wheels.")
             return None
 
-    def read_record(self, path: Path, kind: type[T], field: str) -> T | None:
-        """The record (JSON) of a build; a problem if it cannot be read, or its ``field`` is not
+    def read_record(self, path: Path, kind: type[T], key: str) -> T | None:
+        """The record (JSON) of a build; a problem if it cannot be read, or its ``key`` is not
         the commit that is checked out.
         """
         where, todo = path.relative_to(self.root).as_posix(), "Build again, or remove it."
@@ -135,7 +136,7 @@ class Candidate:
         except PipelineError as error:
             self.problems.append(error)
             return None
-        commit: str = getattr(record, field)
+        commit: str = getattr(record, key)
         if self.commit_of(commit) != self.commit:
             commits = f"{commit[:7]}, but {self.commit[:7]} is checked out"
             self.add(f"{where} is of {commits}.", todo)
@@ -170,10 +171,8 @@ def serves(wheel: Wheel, platform: str) -> bool:
 def check(
     root: Path, tag: str, platforms: Sequence[str], repository: Repository | None
 ) -> Candidate:
-    """Check everything, and raise all problems together.
-
-    ``platforms`` (such as ``linux-x64``) must have a wheel; without ``repository`` GitHub is
-    not asked.
+    """Check everything, and raise all problems together. Each of ``platforms`` (``linux-x64``)
+    must have a wheel; without ``repository`` GitHub is not asked.
     """
     candidate = Candidate(root, parse_tag(tag), git.head(root))
     candidate.check_tag()

@@ -2,6 +2,7 @@
 
 import datetime
 import hashlib
+import re
 import uuid
 import warnings
 import zipfile
@@ -13,7 +14,6 @@ from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 from packaging.metadata import parse_email
-from packaging.requirements import Requirement
 
 from tools.wheels.archive import Wheel
 
@@ -35,7 +35,8 @@ def sbom(wheels: Sequence[Wheel], created: int) -> str:
             inside = [n for n in names if ".libs/" in n and not n.endswith("/")]
             libraries = [_file(n, hashlib.sha256(archive.read(n)).hexdigest()) for n in inside]
         for text in parse_email(metadata)[0].get("requires_dist", []):
-            required[text] = _library(Requirement(text).name, requirement=text)
+            if name := re.match(r"[\w.-]+", text):
+                required[text] = _library(name[0], requirement=text)
         file = _file(wheel.name, wheel.sha256)
         bom.register_dependency(file, [package, *libraries])
         bom.components.update([file, *libraries])
