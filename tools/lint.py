@@ -1,7 +1,4 @@
-"""The session ``lint``: all linters at the same time; what they print is shown as it is.
-
-On Actions .github/problem-matchers.json makes annotations of the lines.
-"""
+"""The session ``lint``: all linters at the same time; what they print is shown as it is."""
 
 import hashlib
 import shutil
@@ -73,21 +70,18 @@ def fingerprint(paths: Sequence[str]) -> str:
 
 def lint(python: Sequence[str]) -> None:
     """Run all linters; show what those print that are not content (then PipelineError)."""
-    if console.on_actions():
+    if console.on_actions():  # makes annotations of the linters' lines
         console.say("::add-matcher::.github/problem-matchers.json")
     selected = {
         name: python if like == PYTHON else files_of(*like) for name, _, like in LINTERS
     }
     commands = {n: program(line, selected[n]) for n, line, _ in LINTERS if selected[n]}
     done = process.together(commands, cwd=ROOT)
-    failed = [name for name, ended in done.items() if ended.code]
-    for name in failed:
-        console.say(f"{name}:\n{done[name].output}")
-    for name in done:
-        console.say(f"{name}: {'not clean' if name in failed else 'clean'}")
-    if failed:
-        formats = {"black", "isort"} & set(failed)
-        remedy = "Run nox -s lint -- --fix." if formats else "See what they print above."
+    for name, one in done.items():
+        console.say(f"{name}: not clean\n{one.output}" if one.code else f"{name}: clean")
+    if failed := [name for name, one in done.items() if one.code]:
+        fix = {"black", "isort"} & set(failed)
+        remedy = "Run nox -s lint -- --fix." if fix else "See what they print above."
         raise PipelineError(f"Not clean: {', '.join(failed)}.", remedy)
 
 

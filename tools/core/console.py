@@ -1,8 +1,7 @@
 """Talking to the person: on stderr, masked, in the way of the place we run in.
 
-On a terminal rich colours and draws; on Actions errors become annotations and long
-output folds into groups; elsewhere plain lines. ``NO_COLOR`` is honoured by rich.
-Machine-readable output alone goes to stdout, through :func:`emit_json`.
+On a terminal rich colours and draws (``NO_COLOR`` is honoured); on Actions errors become
+annotations and steps fold; elsewhere plain lines. JSON alone goes to stdout.
 """
 
 import contextlib

@@ -1,8 +1,4 @@
-"""HTTP as every service gets it: one session, one policy of what is tried again.
-
-requests is what PyGithub and the Docker SDK bring; urllib3's ``Retry`` waits between
-attempts, longer each time, and as long as ``Retry-After`` asks.
-"""
+"""HTTP as every service gets it: one session, one policy of what is tried again."""
 
 import re
 import ssl
@@ -19,7 +15,7 @@ USER_AGENT = "mlc-llm-pipeline"
 
 def retry(total: int, backoff: float = 0.5) -> Retry:
     """Resets, timeouts, 429 and 5xx are tried again, with any method: ``total`` times, first
-    after ``backoff`` seconds, which double, with as much jitter.
+    after ``backoff`` seconds, which double, with as much jitter, or as a server asks.
     """
     return Retry(
         total=total,

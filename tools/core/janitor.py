@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     import psutil
@@ -45,9 +45,7 @@ def tree(pid: int) -> list["psutil.Process"]:
 
 
 def end_tree(pid: int, grace: float = 10.0, limit: float = 10.0) -> None:
-    """End a process (on POSIX a session's leader) and what it started; returns when all are
-    gone, or ``limit`` seconds after they were killed, which is after ``grace`` seconds.
-    """
+    """End a tree; kill what is left after ``grace`` seconds; wait ``limit`` seconds more."""
     import psutil
 
     began = time.monotonic()
@@ -91,10 +89,7 @@ def wait_and_remove(orders: IO[str]) -> None:
 
 
 class Janitor:
-    """Context manager: what was owed inside is removed at its end, however that comes.
-
-    It holds the descriptors ``keep_open`` until it is done (not on Windows).
-    """
+    """Removes what is owed when we end; keeps descriptors open until it is done."""
 
     def __init__(self, keep_open: Iterable[int] = ()) -> None:
         self._process = subprocess.Popen(
@@ -105,14 +100,12 @@ class Janitor:
             stderr=subprocess.DEVNULL,
             # A Ctrl-C in our terminal is not meant for it.
             start_new_session=sys.platform != "win32",
-            pass_fds=() if sys.platform == "win32" else tuple(keep_open),
+            pass_fds=tuple(keep_open),
         )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate()  # closes the pipe, and waits
+    def close(self) -> None:
+        """Have what is still owed removed; returns when it is."""
+        self._process.communicate()
 
     def _order(self, verb: str, kind: str, value: str) -> None:
         assert self._process.stdin is not None

@@ -35,12 +35,13 @@ def watched(keep_open: Sequence[int] = ()) -> Iterator[Janitor]:
     """
     global _janitor, _inherited
     before = _janitor, _inherited
-    with Janitor(keep_open) as janitor:
-        _janitor, _inherited = janitor, () if sys.platform == "win32" else tuple(keep_open)
-        try:
-            yield janitor
-        finally:
-            _janitor, _inherited = before
+    _inherited = () if sys.platform == "win32" else tuple(keep_open)
+    _janitor = janitor = Janitor(_inherited)
+    try:
+        yield janitor
+    finally:
+        _janitor, _inherited = before
+        janitor.close()
 
 
 @dataclass(frozen=True)

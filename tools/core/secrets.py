@@ -35,10 +35,9 @@ class Secret:
 def remember(value: str) -> None:
     """Mask ``value`` in everything that passes :func:`redact`.
 
-    Its Base64, JSON and percent-encoded forms are masked too, as they are what an
-    Authorization header, a JSON document and a URL would show, and so is each of its
-    lines, as output is masked line by line. What has fewer than four characters is not:
-    it would blank out words that have nothing to do with it.
+    So are its forms in an Authorization header, in JSON and in a URL, and each of its lines,
+    as output is masked line by line. What has fewer than four characters is not: it would
+    blank out words that have nothing to do with it.
     """
     raw = value.encode(errors="surrogateescape")
     forms = {value, json.dumps(value)[1:-1], urllib.parse.quote(raw, safe="")}
@@ -55,9 +54,7 @@ def forget(value: str) -> None:
 
 
 def remember_userinfo(address: str) -> str:
-    """Mask name and password in an address (``https://name:password@host``), as written and
-    decoded: either may be a token. Returns the address.
-    """
+    """Mask name and password in ``https://name:password@host``, which is returned."""
     for userinfo in re.findall(r"://([^/\s]+)@", address):
         for value in userinfo.split(":", 1):
             remember(value)

@@ -1,8 +1,7 @@
 """Typed settings: environment, else ``[tool.mlc-pipeline]``, else a default.
 
 Each variable may also be given as ``MLC_<NAME>``, which wins: base images export names as
-short as ``PYTHON_VERSION`` for purposes of their own. A wrong value is one sentence that
-names where it came from.
+short as ``PYTHON_VERSION`` for purposes of their own.
 """
 
 import os
@@ -26,7 +25,6 @@ FALLBACKS = {
 }
 _SIZES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 _SIZES |= {"kib": 2**10, "mib": 2**20, "gib": 2**30}
-_TIMES = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 T = TypeVar("T")
 
@@ -44,7 +42,8 @@ def parse_duration(text: str) -> float:
     match = re.fullmatch(r"\s*(?:0|([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd]))\s*", text)
     if match is None:
         raise ValueError("a duration such as 0, 45s, 90m, 36h or 30d")
-    return float(match[1]) * _TIMES[match[2]] if match[1] else 0.0
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    return float(match[1]) * units[match[2]] if match[1] else 0.0
 
 
 def _matching(pattern: str, forms: str, lower: bool = False) -> Callable[[str], str]:
