@@ -40,9 +40,7 @@ class Budget:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def take(self, seconds: float) -> float:
-        """Spend some, from now on; how many of them nobody waits for already (GitHubError
-        if that is more than the limit).
-        """
+        """Spend some from now on; how many nobody waits for yet (GitHubError: too many)."""
         with self.lock:
             now = time.monotonic()
             more = max(0.0, now + seconds - max(now, self.until))

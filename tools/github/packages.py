@@ -1,7 +1,4 @@
-"""Versions of a container package through the GitHub Packages API, which PyGithub lacks.
-
-Source: GitHub REST API documentation, "Packages"; names with slashes are escaped.
-"""
+"""Versions of a container package: GitHub's REST API, "Packages", which PyGithub lacks."""
 
 import functools
 import itertools
@@ -127,10 +124,8 @@ class Packages:
         return True
 
     def delete(self, version: PackageVersion) -> None:
-        """Delete a version; one that is not there any more is as good.
-
-        Raises:
-            KeptByGitHub: It refuses to, for this version alone.
+        """Delete a version; one that is not there any more is as good (KeptByGitHub if GitHub
+        refuses it for this version alone).
         """
         path = f"{self._versions}/{version.id}"
         try:
@@ -144,5 +139,5 @@ class Packages:
 
     def restore(self, version: PackageVersion) -> None:
         """Bring a deleted version back; GitHub keeps deleted ones for 30 days."""
-        path = f"{self._versions}/{version.id}/restore"
-        self._ask("POST", path, f"the restoration of {version.digest}")
+        what = f"the restoration of {version.digest}"
+        self._ask("POST", f"{self._versions}/{version.id}/restore", what)
