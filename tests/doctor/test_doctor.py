@@ -28,9 +28,6 @@ TOKEN = "ghp_doctor0123456789abcdef"
 engine = pytest.mark.engine
 
 
-# --- what the document says ----------------------------------------------------
-
-
 def documented():
     """Check, sentence and remedy of every row of docs/troubleshooting.md."""
     text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
@@ -57,9 +54,6 @@ def test_the_document_describes_every_check_and_no_other():
     """A check that is new has a row, one that was renamed or removed leaves none behind."""
     known = {check.name for check in doctor.CHECKS} | {"any"}
     assert {name for name, _, _ in documented()} == known
-
-
-# --- a healthy machine ---------------------------------------------------------
 
 
 def get_repository(call):
@@ -152,9 +146,6 @@ def test_one_thing_is_wrong(patient, variable, value, check, said):
     patient.only(check, said)
 
 
-# --- the machine ----------------------------------------------------------------
-
-
 def programs(folder, **scripts):
     """A PATH on which these programs are scripts."""
     folder.mkdir()
@@ -182,8 +173,6 @@ def test_shallow_clones(patient, tmp_path):
     shallow.only("clone", "origin could not be asked", "plan")
 
 
-# --- Docker ---------------------------------------------------------------------
-
 INFO = r"printf '29\nnull\n%s\n'"
 
 
@@ -206,9 +195,6 @@ def test_engines(patient, tmp_path, script, check, said, status):
     scripts = {"docker": script} if script else {}
     patient.env["PATH"] = programs(tmp_path / "bin", **scripts)
     patient.only(check, said, "docker_dev", status=status)
-
-
-# --- the same words in both places ---------------------------------------------
 
 
 def assert_same_words(patient, check, session, *command):
@@ -277,9 +263,6 @@ def test_release(patient, github):
     assert_same_words(patient, "release", "release", "tools.release", "v1.2.3")
 
 
-# --- registries -----------------------------------------------------------------
-
-
 def test_no_token(patient, login_registry):
     """A problem for who wants to release; else images are kept here, which is said."""
     patient.env |= {"REGISTRY": login_registry.address, "GH_TOKEN": ""}
@@ -311,9 +294,6 @@ def test_docker_hub(patient, login_registry):
     assert patient.bad("cleanup") == {}
     patient.env["DOCKER_HUB_TOKEN"] = "wrong-password"
     patient.only("docker hub", "refused the login", "cleanup")
-
-
-# --- GitHub ---------------------------------------------------------------------
 
 
 def test_tokens(patient, github):
@@ -361,9 +341,6 @@ def test_rights(patient, github, token, session, said):
     github.add_token(TOKEN, token)
     found = patient.bad(session)
     assert re.search(said, found["github token"].sentence) if said else found == {}
-
-
-# --- the doctor itself ----------------------------------------------------------
 
 
 def test_what_becomes_of_a_check():

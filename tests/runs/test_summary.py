@@ -81,9 +81,6 @@ def test_markdown():
     assert "| a.whl | 8.0 kB |" in text
 
 
-# -- the page ---------------------------------------------------------------------------
-
-
 def test_page_is_self_contained_and_well_formed():
     """One file, nothing fetched, light and dark, every bar with its text."""
     text = page([record("r0", "failure", 0.5), record("r1", scale=2.0)])
@@ -126,9 +123,6 @@ def test_success_rate_leaves_out_cancelled_runs():
     assert success_rate([]) == 0
 
 
-# -- runs on Actions --------------------------------------------------------------------
-
-
 def run_data(number, conclusion="success"):
     """A run as the API lists it."""
     address = f"{{base}}/repos/o/n/actions/runs/{number}"
@@ -141,26 +135,23 @@ def run_data(number, conclusion="success"):
 
 
 def job_data(name, start, end, conclusion="success"):
-    """A job as the API lists it, seconds after ten o'clock."""
-    times = [
-        f"2026-11-23T10:{s // 60:02d}:{s % 60:02d}Z" if s is not None else None
-        for s in (start, end)
-    ]
+    """A job as the API lists it, with minutes and seconds after ten o'clock."""
+    started, ended = (time and f"2026-11-23T10:{time}Z" for time in (start, end))
     return {
-        "name": name, "conclusion": conclusion, "started_at": times[0], "completed_at": times[1],
+        "name": name, "conclusion": conclusion, "started_at": started, "completed_at": ended,
         "html_url": f"https://github.com/o/n/job/{name.split()[0]}",
     }  # fmt: skip
 
 
 JOBS = [
-    job_data("Lint and format", 5, 65),
-    job_data("Build development image", 70, 200),
-    job_data("Test development image (basic)", 205, 230),
-    job_data("Test development image (import)", 206, 260, "failure"),
-    job_data("Test development image (help)", 204, 220),
+    job_data("Lint and format", "00:05", "01:05"),
+    job_data("Build development image", "01:10", "03:20"),
+    job_data("Test development image (basic)", "03:25", "03:50"),
+    job_data("Test development image (import)", "03:26", "04:20", "failure"),
+    job_data("Test development image (help)", "03:24", "03:40"),
     job_data("Build wheels", None, None, "skipped"),
     job_data("Create release", None, None, "skipped"),
-    job_data("Clean up", 262, None, None),
+    job_data("Clean up", "04:22", None, None),
 ]
 
 

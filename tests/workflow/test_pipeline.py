@@ -104,8 +104,6 @@ def test_outputs(text, expected):
     assert parse_outputs(text) == expected
 
 
-# -- running ----------------------------------------------------------------------------
-
 # A nox for these tests: its sessions note when they ran, and do as ORDERS say.
 FAKE_NOX = """\
 import json, os, pathlib, signal, sys, time
@@ -319,9 +317,6 @@ def test_critical_path(drawn):
     chain = runs.critical_path(recorded)
     assert sum(job.seconds for job in chain) == pytest.approx(max(longest.values()))
     assert all(one.name in two.needs for one, two in zip(chain, chain[1:], strict=False))
-
-
-# -- the command ------------------------------------------------------------------------
 
 
 def test_dry_run(capsys, monkeypatch):

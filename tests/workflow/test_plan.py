@@ -165,9 +165,6 @@ def test_outputs_are_not_guessed(condition):
         assert found[0] is runs
 
 
-# -- the whole plan ---------------------------------------------------------------------
-
-
 def planned(trigger, **options):
     """The plan as JSON data."""
     whole = plan.make_plan(GRAPH, event(trigger), SETTINGS, **options)
@@ -204,9 +201,6 @@ def test_contract(trigger, development, production, release):
     assert found["release"] == (release and dict(zip(("tag", "prerelease"), release)))
     assert found["labels"]["org.opencontainers.image.revision"] == SHA
     assert all({"run", "reason", "needs"} <= set(job) for job in found["jobs"].values())
-
-
-# -- options ----------------------------------------------------------------------------
 
 
 def found_event(*options, env=None):
