@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock, Timeout
 
-from tools.core import console, process
+from tools.core import process
 from tools.core.errors import PipelineError
 from tools.core.secrets import Secret
 from tools.core.settings import ROOT
@@ -144,15 +144,14 @@ def test_sigkill_ends_the_whole_tree_before_the_lock_is_free(tmp_path: Path) -> 
         assert ended(tmp_path / "ids")
 
 
-def test_commands_are_shown_on_demand(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """--debug prints each command, masked and quoted as one would type it."""
-    Secret(TOKEN)
-    monkeypatch.setattr(console, "debugging", True)
-    process.run(python("pass", TOKEN, "a b"))
-    shown = capsys.readouterr().err
-    assert shown.startswith("$ ") and "*** 'a b'" in shown
+def test_what_is_owed_is_removed(tmp_path: Path) -> None:
+    """But not what was said to be gone by itself."""
+    with process.watched() as janitor:
+        for name in ("owed", "settled"):
+            (tmp_path / name).mkdir()
+            janitor.owe("folder", str(tmp_path / name))
+        janitor.forget("folder", str(tmp_path / "settled"))
+    assert [path.name for path in tmp_path.iterdir()] == ["settled"]
 
 
 def test_together_runs_at_the_same_time(tmp_path: Path) -> None:
