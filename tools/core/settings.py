@@ -158,6 +158,7 @@ class Settings:
 FIELDS = {one.name: one for one in fields(Settings)}
 # From the environment alone, and never shown.
 SECRETS = [name for name, one in FIELDS.items() if isinstance(one.default, Secret)]
+SECRET_VARIABLES = {before + name.upper() for name in SECRETS for before in ("", "MLC_")}
 
 
 def _table(path: Path) -> dict[str, object]:

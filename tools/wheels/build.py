@@ -77,11 +77,10 @@ def clean(env: Mapping[str, str], compiler_cache: str = "") -> dict[str, str]:
     """``env`` for code that is not ours (build scripts, what a wheel runs): no token, but for
     sccache's, and nothing that leads another Python into our environment.
     """
-    hidden = {before + n.upper() for n in settings.SECRETS for before in ("", "MLC_")}
+    hidden = settings.SECRET_VARIABLES | {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
     hidden |= {"GITHUB_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN", CACHE_TOKEN}
-    hidden |= {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
     hidden -= {CACHE_TOKEN} if compiler_cache == "sccache" else set()
-    return {key: value for key, value in env.items() if key.removeprefix("MLC_") not in hidden}
+    return {key: value for key, value in env.items() if key not in hidden}
 
 
 def prepare(compiler_cache: str) -> None:

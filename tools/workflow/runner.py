@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tools.core import console, files, process
 from tools.core.secrets import redact
+from tools.core.settings import SECRET_VARIABLES
 from tools.repo.event import Event
 from tools.runs.record import FOLDER, JobRecord
 from tools.workflow import decisions, jobs
@@ -30,9 +31,7 @@ WORST_FIRST = (CANCELLED, FAILURE, SUCCESS, NOT_RUN, SKIPPED)
 # Seconds that a session has to clean up after itself: it ends containers and logins.
 GRACE = 30.0
 # Where nothing is published, secrets that publish are not even handed on.
-PUBLISHING_SECRETS = frozenset(
-    {"DOCKER_HUB_USERNAME", "DOCKER_HUB_TOKEN", "SLACK_WEBHOOK_URL", "CODECOV_TOKEN"}
-)
+PUBLISHING_SECRETS = SECRET_VARIABLES - {"GH_TOKEN", "MLC_GH_TOKEN"}
 # What nox says to this session alone, and colours, which are not for a log.
 OWN_VARIABLES = frozenset(
     {"VIRTUAL_ENV", "MLC_IN_ORDER", "NOX_CURRENT_SESSION", "PIPELINE_PYTHON", "FORCE_COLOR"}
@@ -200,7 +199,7 @@ class Runner:
 
     def environment(self, ours: Mapping[str, str]) -> dict[str, str]:
         """The children's environment: ours and the event, without secrets that publish."""
-        dropped = OWN_VARIABLES | (frozenset() if self.policy.publish else PUBLISHING_SECRETS)
+        dropped = OWN_VARIABLES | (set() if self.policy.publish else PUBLISHING_SECRETS)
         env = {key: value for key, value in ours.items() if key not in dropped}
         if own := ours.get("VIRTUAL_ENV"):  # the environment of this session is not the jobs'
             paths = env.get("PATH", "").split(os.pathsep)
