@@ -141,7 +141,7 @@ def run(
         TimeLimitError: It ran out of its time.
         PipelineError: It is not on the PATH, or its code is not 0 (and ``check``).
     """
-    line = display(command)
+    name = display(command)
     ends = None if timeout is None else time.monotonic() + timeout
     out: deque[str] = deque(maxlen=keep)
     err: deque[str] = deque(maxlen=keep)
@@ -168,11 +168,11 @@ def run(
         for thread in waiting:
             thread.join(None if ends is None else max(0.0, ends - time.monotonic()))
             if thread.is_alive():
-                raise TimeLimitError(f"{line} did not end within {timeout:.0f} s.")
+                raise TimeLimitError(f"{name} did not end within {timeout:.0f} s.")
     text, errors = "".join(out), redact("".join(err))
     done = Done(child.returncode, redact(text) if mask or child.returncode else text, errors)
     if check and done.code:
-        raise PipelineError(f"{line} ended with exit code {done.code}.", detail=done.tail())
+        raise PipelineError(f"{name} ended with exit code {done.code}.", detail=done.tail())
     return done
 
 
