@@ -91,9 +91,7 @@ class World:
         return [entry["kind"] for entry in self.server.log]
 
     def check_pulls(self, expected: Mapping[str, str]) -> set[str]:
-        """Read every tag as a client does that pulls all of it: these tags, and no other.
-        What they need.
-        """
+        """Read all of every tag, as a pull does: these, and no other. The digests of it all."""
         whole: set[str] = set()
 
         def pull(reference: str) -> str:

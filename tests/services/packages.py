@@ -210,10 +210,9 @@ def main() -> None:
             repository.set_all_ages(30 * 86400)
             print(f"export REGISTRY={registry.address} IMAGE_NAME={given.image}")
             print(f"export GITHUB_API_URL={server.url} GH_TOKEN=simulated-token", flush=True)
-            ended = threading.Event()
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, lambda *_: ended.set())
-            ended.wait()
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.pause()
 
 
 if __name__ == "__main__":
