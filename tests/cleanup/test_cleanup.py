@@ -333,16 +333,27 @@ def test_a_tag_that_the_listing_misses_is_believed(world: World, run: Run):
 # --- what cannot be read ---
 
 
+def test_tags_are_verified_without_a_last_listing(world: World, run: Run):
+    """GitHub lists nothing after the deletions: what must be left is verified, and it is said
+    that there may be new tags.
+    """
+    going, tags = fill(world.repository), old(world)
+    world.server.faults.script.append(Fault("status", LISTING, 3, 404, {"message": "no"}))
+    ran = run(world, "--keep", "0")
+    assert ran.code == 1 and "New tags could not be verified" in ran.err
+    left = {tag for tag, digest in tags.items() if digest not in going.values()}
+    assert ran.report["verified"] == {"tags": len(left), "broken": {}}
+
+
 @pytest.mark.parametrize("status", [404, 403, 500])
 def test_an_index_that_cannot_be_read_keeps_everything(
     world: World, run: Run, status: int, monkeypatch: pytest.MonkeyPatch
 ):
     """A 404 without the registry's own words counts as little as a 500: nothing goes. With
-    them, for all that GitHub lists, it is the wrong registry.
+    them, for all that GitHub lists, it is the wrong registry; once only, it is passed over.
     """
     monkeypatch.setattr(cleanup, "connect", quick)
-    fill(world.repository)
-    tags = old(world)
+    going, tags = fill(world.repository), old(world)
     world.gate.fault = lambda seen: GateFault(status) if tags["v1"] in seen.path else None
     ran = run(world, "--keep", "0")
     assert ran.code == 1 and "could not be read" in ran.err
@@ -352,3 +363,8 @@ def test_an_index_that_cannot_be_read_keeps_everything(
     ran = run(world, "--keep", "0", MANIFEST_CACHE=str(world.folder / "new"))
     assert ran.code == 1 and "has none of them" in ran.err
     world.check_pulls(tags)
+    once = [unknown]
+    world.gate.fault = lambda seen: once.pop() if once and tags["v1"] in seen.path else None
+    ran = run(world, "--keep", "0", MANIFEST_CACHE=str(world.folder / "third"))
+    assert ran.code == 0 and not once
+    assert {one["digest"] for one in ran.report["delete"]} == set(going.values())

@@ -76,6 +76,7 @@ CASES = {
     "a signature lives with its image": ([*IMAGE, (5, 9, [ref(1, ".sig")])], {}, []),
     "a signature of a part lives too": ([*IMAGE, (5, 9, [ref(2, ".att")])], {}, []),
     "a signature goes last": ([*IMAGE, *OLD, (15, 20, [ref(11, ".sig")])], {}, [11, 12, 13, 15]),
+    "a signature of its own part": ([*IMAGE, (12, 20), (11, 20, [ref(12)], [12])], {}, [11, 12]),
     "an orphaned signature goes": ([*IMAGE, (5, 9, [ref(99, ".sbom")])], {}, [5]),
     "the fallback index and its artifacts": (
         [*IMAGE, (5, 9, [ref(1)], [6]), (6, 9, [], [], 1)], {}, [],
@@ -158,14 +159,14 @@ def decode(data: bytes) -> Package:
         first, second, third, refers, tagging, named, age = data[(number - 1) * NODE :][:NODE]
         # 91 is a digest that the package doesn't have.
         earlier = [*range(1, number), 91]
-        several = [byte for byte in (first, second, third) if byte >= 96]
+        several = [byte for byte in (first, second, third) if byte >= 160]
         parts = tuple(dict.fromkeys(digest(earlier[byte % number]) for byte in several))
         subject = digest(earlier[refers % number]) if refers >= 192 else ""
         anything = [*range(1, count + 1), 91][named % (count + 1)]
-        kinds = [(), ("v",), ("pr",), ("",), (".sig",), ("v", ".att"), ("pr", "v"), ()]
+        kinds = [(), ("v",), ("pr",), ("",), (".sig",), ("v", ".att"), ("pr", "v"), *[()] * 9]
         tags = [
             f"{kind}-{number}" if kind in {"v", "pr"} else ref(anything, kind)
-            for kind in kinds[tagging % 8]
+            for kind in kinds[tagging % 16]
         ]
         mine = tuple(tag for tag in tags if tag not in taken)
         taken |= set(mine)
@@ -181,8 +182,8 @@ packages = st.binary(min_size=NODE, max_size=12 * NODE).map(decode)
 
 policies = st.builds(
     Policy,
-    keep=st.integers(0, 4),
-    grace=st.sampled_from([0.0, DAY, 3 * DAY]),
+    keep=st.sampled_from([0, 0, 1, 2, 4]),
+    grace=st.sampled_from([0.0, 0.0, DAY, 3 * DAY]),
     older_than=st.sampled_from([0.0, 0.0, 2 * DAY]),
     tags_matching=st.sampled_from([(), (), ("pr-*",), ("*",)]),
     keep_tags=st.sampled_from([(), ("v-*",)]),
