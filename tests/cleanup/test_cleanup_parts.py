@@ -26,13 +26,6 @@ from tools.core.progress import human_time, progress
 from tools.core.settings import Settings
 from tools.github.packages import PackageVersion, parse_version
 
-
-class Time:
-    """A clock that passes only when it is told."""
-
-    now = 0.0
-
-
 # --- versions ---
 
 
@@ -125,7 +118,7 @@ def test_looks_again(monkeypatch: pytest.MonkeyPatch, after, tagged, gone, saved
     """Deletions in the order of ``after`` (see CleanupPlan), one a minute; from the n-th look
     on a version is tagged, or looking fails.
     """
-    clock, deleted, looks = Time(), [], []
+    clock, deleted, looks = SimpleNamespace(now=0.0), [], []
     versions = {one: PackageVersion(n, one) for n, one in enumerate(after, 1)}
     versions["root"] = PackageVersion(99, "root", ("v1",))
 
@@ -164,7 +157,7 @@ def test_progress_is_told(capsys: pytest.CaptureFixture):
     """In a log: a line every ten seconds with the time left, in a person's unit."""
     texts = {0.2: "0 s", 45: "45 s", 89: "89 s", 125: "2 min", 3900: "1 h 05 min"}
     assert {seconds: human_time(seconds) for seconds in texts} == texts
-    clock = Time()
+    clock = SimpleNamespace(now=0.0)
     with progress("deleted", clock=lambda: clock.now) as report:
         for number in range(1, 21):
             clock.now += 1

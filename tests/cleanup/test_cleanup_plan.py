@@ -26,9 +26,7 @@ def ref(number: int, suffix: str = "") -> str:
     return f"sha256-{number:064x}{suffix}"
 
 
-def package(
-    *rows: tuple, unreadable=(), gone=(), unlisted=(), updated=(), plain=False
-) -> Package:
+def package(*rows, unreadable=(), gone=(), unlisted=(), updated=(), plain=False) -> Package:
     """A package from rows (number, age in days, tags, children, subject)."""
     versions, links = {}, {}
     for number, age, *more in rows:
@@ -146,11 +144,8 @@ NODE = 7  # bytes that decide one manifest
 
 
 def decode(data: bytes) -> Package:
-    """A package from random bytes: nesting, shared and missing parts, referrers of
-    referrers, any ages and tags.
-
-    A manifest holds digests, so it can only name what was made before it; tags can name
-    anything. (One draw of bytes is much faster than many small ones, and shrinks well.)
+    """A package from random bytes, which shrink well: nesting, shared and missing parts, any
+    ages and tags. Manifests can only name what was made before; tags can name anything.
     """
     count = max(1, len(data) // NODE)
     data = data.ljust(count * NODE, b"\0")
@@ -164,16 +159,15 @@ def decode(data: bytes) -> Package:
         subject = digest(earlier[refers % number]) if refers >= 192 else ""
         anything = [*range(1, count + 1), 91][named % (count + 1)]
         kinds = [(), ("v",), ("pr",), ("",), (".sig",), ("v", ".att"), ("pr", "v"), *[()] * 9]
-        tags = [
-            f"{kind}-{number}" if kind in {"v", "pr"} else ref(anything, kind)
-            for kind in kinds[tagging % 16]
-        ]
-        mine = tuple(tag for tag in tags if tag not in taken)
-        taken |= set(mine)
+        names = kinds[tagging % 16]
+        tags = {
+            f"{k}-{number}" if k in ("v", "pr") else ref(anything, k) for k in names
+        } - taken
+        taken |= tags
         created = NOW - (age % 32) * DAY / 8
         updated = created + (NOW - created) * (age // 32) / 7 if age >= 192 else created
         name = digest(number)
-        versions[name] = PackageVersion(number, name, mine, created, updated)
+        versions[name] = PackageVersion(number, name, tuple(sorted(tags)), created, updated)
         links[name] = Links(parts, parts, subject)
     return Package(versions, links)
 
@@ -207,19 +201,16 @@ def subjects_of(made: Package, one: str) -> set[str]:
 
 def closure(made: Package, roots: set[str], there: Collection[str]) -> set[str]:
     """What lives because of ``roots``: a naive reading of the rules."""
-    living = set(roots)
-    while True:
-        more = set(living)
+    living, before = set(roots), set[str]()
+    while living != before:
+        before = set(living)
         for one in there:
             linked = subjects_of(made, one)
-            if one in living:
-                more |= set(made.links[one].children) | linked
-            if linked & living:
-                more.add(one)
-        more &= set(there)
-        if more == living:
-            return living
-        living = more
+            if one in before:
+                living |= (linked | set(made.links[one].children)) & set(there)
+            if linked & before:
+                living.add(one)
+    return living
 
 
 def check_every_moment(made: Package, plan: CleanupPlan, refused: set[int]) -> Package:
@@ -278,12 +269,9 @@ def check_unread(made: Package, policy: Policy, hidden: set[str]) -> None:
         assert hidden == set(plan.undecided) and not (hidden and plan.to_delete)
 
 
-def check_second_look(
-    made: Package, policy: Policy, plan: CleanupPlan, within: set[str]
-) -> None:
+def check_second_look(made: Package, policy: Policy, plan: CleanupPlan, within: set) -> None:
     """If nothing has changed all that was planned may go; nothing else ever does."""
-    again = make_plan(made, policy, NOW, within=plan.to_delete)
-    assert again.to_delete == plan.to_delete
+    assert make_plan(made, policy, NOW, within=plan.to_delete).to_delete == plan.to_delete
     less = make_plan(made, policy, NOW, within=within)
     assert less.to_delete.keys() <= within & plan.to_delete.keys()
     check_every_moment(made, less, set())

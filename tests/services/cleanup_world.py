@@ -95,13 +95,11 @@ class World:
         whole: set[str] = set()
 
         def pull(reference: str) -> str:
-            if reference not in whole:
-                body = self.repository._request((200,), "GET", f"manifests/{reference}").data
-                whole.add(digest_of(body))
-                for child in json.loads(body).get("manifests", ()):
-                    assert pull(child["digest"]) == child["digest"]
-                return digest_of(body)
-            return reference
+            body = self.repository._request((200,), "GET", f"manifests/{reference}").data
+            whole.add(digest_of(body))
+            for child in json.loads(body).get("manifests", ()):
+                assert child["digest"] in whole or pull(child["digest"]) == child["digest"]
+            return digest_of(body)
 
         assert {tag: pull(tag) for tag in self.repository.tags()} == dict(expected)
         return whole
@@ -110,12 +108,12 @@ class World:
 @pytest.fixture
 def world(registry: Registry, tmp_path: Path) -> Iterator[World]:
     service = PackagesService(registry)
-    with Gate(registry.url) as gate:
-        with GitHubServer(tmp_path / "github", service.routes) as server:
-            server.add_token(TOKEN)
-            repository = registry.repository(f"owner/{os.urandom(4).hex()}/image")
-            yield World(server, service, gate, repository, tmp_path)
-            assert server.errors == []
+    github = GitHubServer(tmp_path / "github", service.routes)
+    with Gate(registry.url) as gate, github as server:
+        server.add_token(TOKEN)
+        repository = registry.repository(f"owner/{os.urandom(4).hex()}/image")
+        yield World(server, service, gate, repository, tmp_path)
+        assert server.errors == []
 
 
 @dataclass

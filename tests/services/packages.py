@@ -74,9 +74,8 @@ class PackagesService:
 
     def owner(self, call: Call) -> Answer:
         """Whether an owner is a user or an organisation."""
-        name = call.values["owner"]
-        kind = "Organization" if name in self.organizations else "User"
-        return Answer(200, {"login": name, "id": 1, "type": kind})
+        kind = "Organization" if call.values["owner"] in self.organizations else "User"
+        return Answer(200, {"login": call.values["owner"], "id": 1, "type": kind})
 
     def versions(self, call: Call) -> Answer:
         """All versions, the newest first."""
@@ -128,9 +127,8 @@ class PackagesService:
                 raise Refusal(404, "Not Found")
             digest = digest_of(gone.body)
             path = f"/v2/{gone.repository.name}/manifests/{digest}"
-            headers = {"Content-Type": gone.media_type}
-            put = self.registry.request("PUT", path, gone.body, headers)
-            if put.status != 201:
+            kind = {"Content-Type": gone.media_type}
+            if self.registry.request("PUT", path, gone.body, kind).status != 201:
                 self.deleted[number] = gone
                 raise Refusal(400, "Package version cannot be restored.")
             gone.repository.set_age(digest, time.time() - gone.created)
