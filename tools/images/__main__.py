@@ -25,8 +25,7 @@ def work(options: Options) -> None:
         if options.json:
             console.emit_json(plan)
         return
-    pushing = plan.output == PUSH
-    logins = login.push_logins(context.settings, context.event.actor) if pushing else []
+    logins = login.push_logins(context) if plan.output == PUSH else []
     with console.step("check the Docker engine, the build context and the logins"):
         plan = check(plan, context, logins)
     with login.logged_in(logins) as env:
@@ -44,15 +43,14 @@ def check(plan: BuildPlan, context: Context, logins: Sequence[login.Login]) -> B
     """The plan as the builder can carry it out (PipelineError: it cannot, the context is too
     large, or a login is refused).
     """
-    settings = context.settings
     with ThreadPoolExecutor(2) as pool:
         found = pool.submit(engine.find_engine)
         driver = pool.submit(engine.find_driver, plan.builder)
-        sent = build.check_context(context.root, settings.context_limit)
+        sent = build.check_context(context.root, context.settings.context_limit)
     console.say(f"build context: {sent}")
     fitting = build.fit_to_builder(plan, found.result(), driver.result())
     for one in logins:
-        client = registry.Registry(*one, ca_certificates=settings.ca_certificates)
+        client = registry.Registry(*one, ca_certificates=context.settings.ca_certificates)
         if client.answer() == "refuses":
             raise login.explain(one.host, "unauthorized")
     return fitting

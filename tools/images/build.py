@@ -103,7 +103,7 @@ def fit_to_builder(plan: BuildPlan, engine: Engine, driver: str) -> BuildPlan:
     driver goes through the docker exporter, which takes one manifest.
     """
     local, loads = driver == "docker", plan.output == LOAD
-    if engine.containerd_store if local else not loads:
+    if local and engine.containerd_store or not (local or loads):
         return plan
     if loads and (len(plan.platforms) == 1 or not local):
         return replace(plan, provenance=False, cache_to=() if local else plan.cache_to)

@@ -1,7 +1,5 @@
-"""Running containers of an image that was built.
-
-Each has no network, a production image runs sealed as it is meant to; one that hangs is
-stopped after a limit, and none is left behind however we end.
+"""Running containers of an image that was built: without network, a production image sealed
+as it is meant to run. One that hangs is stopped; none is left behind however we end.
 """
 
 import os
@@ -39,7 +37,10 @@ class Runner:
         words += [*self.options, self.reference, *command]
         self.janitor.owe("container", name)
         try:
-            return process.run(words, check=False, timeout=self.limit, mask=False)
+            done = process.run(words, check=False, timeout=self.limit, mask=False)
+            if done.code == 125:  # docker's own
+                raise PipelineError(f"The engine did not start a container: {done.tail(1)}.")
+            return done
         except process.TimeLimitError as error:
             raise PipelineError(
                 f"The container running {' '.join(command)!r} did not end within "
@@ -71,8 +72,7 @@ def runner(
     """
     engine.find_engine()
     command, digest = _choose(context, image, digest, archive)
-    logins = login.push_logins(context.settings, context.event.actor)
-    with login.logged_in(logins) as env:
+    with login.logged_in(login.push_logins(context)) as env:
         done = process.run(["docker", *command], env=env, check=False, mask=False)
     if done.code:
         raise PipelineError(

@@ -19,6 +19,7 @@ from tools.core.failures import Failure
 from tools.core.secrets import Secret
 from tools.core.settings import Settings
 from tools.registry import client as registry
+from tools.repo.context import Context
 
 PREFIX = "mlc-docker-config-"
 HUB_KEY = "https://index.docker.io/v1/"  # Docker Hub's name in Docker's configuration
@@ -27,7 +28,8 @@ REFUSALS = (
     Failure(
         r"(?i)unauthorized|failed to authorize|authentication required|no basic auth",
         "The registry {host} refused the login.",
-        "Check that GH_TOKEN is set, has not expired and has write:packages.",
+        "Check that GH_TOKEN is set, has not expired and has write:packages (for Docker Hub: "
+        "DOCKER_HUB_TOKEN).",
     ),
     Failure(
         r"(?i)denied",
@@ -52,9 +54,10 @@ def hub_login(settings: Settings) -> Login | None:
     return Login(settings.docker_hub_registry, name, password) if name and password else None
 
 
-def push_logins(settings: Settings, actor: str) -> list[Login]:
+def push_logins(context: Context) -> list[Login]:
     """The accounts that a push needs: at the registry, and at Docker Hub."""
-    ours = Login(settings.registry, *registry.login(settings, actor))
+    settings = context.settings
+    ours = Login(settings.registry, *registry.login(settings, context.event.actor))
     return [login for login in (ours, hub_login(settings)) if login and login.password]
 
 
