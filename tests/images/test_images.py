@@ -5,6 +5,7 @@ import os
 from dataclasses import replace
 
 import pytest
+from requests.certs import where
 
 from tools.core import process
 from tools.core.errors import PipelineError, UsageError
@@ -16,7 +17,6 @@ from tools.images import build, plan, record
 from tools.images.engine import Engine
 from tools.images.login import PREFIX
 from tools.images.plan import LOAD, OCI, PUSH, BuildPlan, Options
-from tools.images.record import ImageRecord
 from tools.repo.context import Context
 from tools.repo.event import Event
 
@@ -185,13 +185,8 @@ def test_plan(tmp_path):
     assert one == two
     assert one.labels["org.opencontainers.image.created"] == "2023-11-14T22:13:20Z"
     assert one.references[0].endswith(":main")
-    right = "linux/mlc_llm-1.2.3-py3-none-manylinux_2_28_x86_64.whl"
-    for name in (
-        "mlc_llm-1.2.2-py3-none-any.whl",
-        "mlc_llm-1.2.3rc1-py3-none-any.whl",
-        "windows/mlc_llm-1.2.3-py3-none-win_amd64.whl",
-        right,
-    ):
+    others = "mlc_llm-1.2.3rc1-py3-none-any.whl", "windows/mlc_llm-1.2.3-py3-none-win_amd64.whl"
+    for name in (*others, "linux/mlc_llm-1.2.3-py3-none-manylinux_2_28_x86_64.whl"):
         with pytest.raises(UsageError, match=r"mlc_llm 1\.2\.3 .*nox -s wheels"):
             plan.make_plan(Options(PROD), context, {})
         path = tmp_path / "dist" / name
@@ -213,9 +208,9 @@ def test_base_image():
 def test_context(tmp_path):
     """Only what the Dockerfile copies is sent; over the bound the largest entries are named."""
     assert "files" in build.check_context(ROOT, 1_000_000)
-    (tmp_path / "big").write_bytes(b"x" * 3000)
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "huge.bin").write_bytes(b"x" * 9000)
+    for name, size in (("big", 3000), ("model/huge.bin", 9000)):
+        (tmp_path / name).write_bytes(b"x" * size)
     with pytest.raises(UsageError, match="over the limit of 1.0 kB") as caught:
         build.check_context(tmp_path, 1000)
     lines = caught.value.detail.splitlines()
@@ -237,8 +232,8 @@ esac
 
 def test_build_with_a_login(monkeypatch, tmp_path, repository, capsys):
     """With a docker that builds nothing: its command line says all that the plan says, the
-    login stands beside the user's own in what it sees, and is gone afterwards; a tag that is
-    another's after the push is an error.
+    login stands beside the user's own in what it sees, and is gone afterwards; digest and
+    tags are outputs of the step; a tag that is another's after the push is an error.
     """
     pushed, user, seen = repository.image_manifest("main"), tmp_path / "user", tmp_path / "seen"
     (user / "contexts" / "far").mkdir(parents=True)
@@ -248,14 +243,16 @@ def test_build_with_a_login(monkeypatch, tmp_path, repository, capsys):
     (tmp_path / "docker").write_text(DOCKER)
     (tmp_path / "docker").chmod(0o755)
     env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "DIGEST": pushed.digest}
-    env |= {"DOCKER_CONFIG": str(user), "TMPDIR": str(tmp_path), "ARGV": str(tmp_path / "argv")}
+    env |= {"DOCKER_CONFIG": str(user), "TMPDIR": str(tmp_path)}
+    files = {"ARGV": "argv", "GITHUB_OUTPUT": "out", "GITHUB_STEP_SUMMARY": "summary"}
+    env |= {variable: str(tmp_path / name) for variable, name in files.items()}
     for variable, value in env.items():
         monkeypatch.setenv(variable, value)
     monkeypatch.setattr("tempfile.tempdir", None)
     host, name = repository.registry.address, repository.name
     settings = Settings(
         registry=host, image_name=name, gh_token=Secret(LOGIN), buildx_builder="farm",
-        platforms=("linux/amd64", "linux/arm64"),
+        platforms=("linux/amd64", "linux/arm64"), ca_certificates=where(),
     )  # fmt: skip
     context = Context(settings, MAIN, "1.2.3", 0, (), tmp_path)
     monkeypatch.setattr(images, "load_context", lambda: context)
@@ -268,12 +265,16 @@ def test_build_with_a_login(monkeypatch, tmp_path, repository, capsys):
         f"--cache-from=type=registry,ref={host}/{name}:buildcache-development",
         f"--tag={host}/{name}:main", f"--tag={host}/{name}:latest",
         "--label=org.opencontainers.image.title=mlc-llm",
+        f"--secret=id=ca-certificates,src={where()}",
     }  # fmt: skip
     config = json.loads((seen / "config.json").read_text())
     assert config["auths"].keys() == {"a.b", host} and config["credHelpers"] == {host: ""}
     assert config["credsStore"] == "keys" and "proxies" in config
     assert (seen / "contexts" / "far").is_dir() and not list(tmp_path.glob(f"{PREFIX}*"))
     assert record.read(DEV, tmp_path).reference == f"{host}/{name}@{pushed.digest}"
+    out = (tmp_path / "out").read_text().splitlines()
+    assert out[:4] == ["digest<<EOF", pushed.digest, "EOF", "tags<<EOF"]
+    assert out[4] == f"{host}/{name}:main" in (tmp_path / "summary").read_text()
     assert images.main([DEV, "--no-push"]) == 0
     assert record.read(DEV, tmp_path).loaded == "sha256:1"
     monkeypatch.setenv("DIGEST", f"sha256:{'2' * 64}")
@@ -281,17 +282,11 @@ def test_build_with_a_login(monkeypatch, tmp_path, repository, capsys):
     assert f"main is {pushed.digest}, but sha256:222" in capsys.readouterr().err
 
 
-def test_record(tmp_path):
-    """The next job reads what this one wrote; without a record the session to run is named,
-    and a broken one is no traceback.
-    """
-    digest, tags = "sha256:" + "0" * 64, ("r/o/n:main",)
-    built = ImageRecord(DEV, "r/o/n", digest, tags, ("linux/amd64",), 5, PUSH, "1.2.3", SHA)
+def test_record_that_cannot_be_read(tmp_path):
+    """Without a record the session to run is named; a broken one is no traceback."""
     with pytest.raises(UsageError, match="nox -s docker_dev"):
         record.read(DEV, tmp_path)
-    path = record.write(built, tmp_path)
-    assert record.read(DEV, tmp_path) == built
-    assert [found.name for found in path.parent.iterdir()] == ["development.json"]
-    path.write_text("{")
+    record.folder(tmp_path).mkdir(parents=True)
+    (record.folder(tmp_path) / "development.json").write_text("{")
     with pytest.raises(PipelineError, match="cannot be read"):
         record.read(DEV, tmp_path)

@@ -35,8 +35,6 @@ Description: GNU C++ Library
 
 Package: gone
 Status: deinstall ok config-files
-Architecture: amd64
-Version: 1
 """
 
 
