@@ -131,8 +131,8 @@ def _keep(
 ) -> dict[str, str]:
     """What of ``there`` lives, each with the reason."""
     roots = _tagged(there, policy)
-    # Nothing here lists an image, and it refers to nothing here: all else is a part of
-    # something, or a signature or another artifact.
+    # An image is what nothing here lists, and what refers to nothing here: all else is a part,
+    # a signature or another artifact.
     images = [
         version
         for digest, version in there.items()

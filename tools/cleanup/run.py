@@ -157,7 +157,6 @@ def walk_tags(reader: Reader, package: Package, result: CleanupResult) -> list[s
     digests = list(dict.fromkeys(digest for parts in needs.values() for digest in parts))
     missing: set[str] = set()
     unknown = list(package.unreadable.values())
-
     for digest, found in side_by_side(partial(reader.registry.head, reader.name), digests):
         if isinstance(found, NotFound):
             missing.add(digest)
@@ -178,6 +177,8 @@ def restore(
     """
     ours = reader.memory.deleted
     missing = dict.fromkeys(d for parts in broken.values() for d in parts if d in ours)
+    if missing:
+        console.warn(f"Tags need {len(missing)} versions that were deleted: they are restored.")
     # Parts come after what lists them: a registry may want them to be there first.
     for digest in reversed(missing):
         try:
@@ -188,5 +189,4 @@ def restore(
             result.restored.append(digest)
             result.unrestored.pop(digest, None)
             del ours[digest]
-            console.warn(f"Brought {short(digest)} back, which a tag needs.")
     return bool(missing)
