@@ -197,7 +197,7 @@ def test_stand_in_at_a_tag(tmp_path: Path) -> None:
     }  # fmt: skip
     for text in (done.stderr, summary.read_text()):
         assert name in text and digest in text
-    assert "byte-identical" in done.stderr and "venv+pip" in done.stderr
+    assert "byte-identical" in done.stderr and "env+pip" in done.stderr  # venv or virtualenv
     assert project.git("status", "--porcelain") == ""
 
 
