@@ -119,6 +119,15 @@ def end_all(grace: float = GRACE) -> None:
         list(pool.map(lambda child: end_tree(child.pid, grace), running))
 
 
+def _pump(source: IO[str], lines: deque[str], show: Callable[[str], None] | None) -> None:
+    """Keep the lines of a stream, and show each, masked, as it comes."""
+    with source:
+        for line in source:
+            lines.append(line)
+            if show:
+                show(redact(line.rstrip("\n")))
+
+
 def run(
     command: Sequence[str],  # program and arguments; never a shell string
     *,
@@ -146,18 +155,11 @@ def run(
     out: deque[str] = deque(maxlen=keep)
     err: deque[str] = deque(maxlen=keep)
 
-    def pump(source: IO[str], lines: deque[str]) -> None:
-        with source:
-            for line in source:
-                lines.append(line)
-                if show:
-                    show(redact(line.rstrip("\n")))
-
     with _started(command, env, cwd) as child:
         # Daemons: what has left our session may hold the pipes for ever.
         waiting = [
-            threading.Thread(target=pump, args=(child.stdout, out), daemon=True),
-            threading.Thread(target=pump, args=(child.stderr, err), daemon=True),
+            threading.Thread(target=_pump, args=(child.stdout, out, show), daemon=True),
+            threading.Thread(target=_pump, args=(child.stderr, err, show), daemon=True),
             threading.Thread(target=child.wait, daemon=True),
         ]
         for thread in waiting:
