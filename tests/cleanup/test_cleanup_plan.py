@@ -307,9 +307,9 @@ def test_reading_only_what_matters_decides_the_same(made: Package, policy: Polic
         truth[one] = Links(links.children, tuple(nested), links.subject)
     full = make_plan(replace(made, links=truth), policy, NOW)
     known: dict[str, Links] = {}
-    while wanted := unread(replace(made, links=known), policy):
-        assert not set(wanted) & set(known)
-        known |= {one: truth[one] for one in wanted}
+    while required := unread(replace(made, links=known), policy):
+        assert not set(required) & set(known)
+        known |= {one: truth[one] for one in required}
     partial = make_plan(replace(made, links=known), policy, NOW)
     skipped = set(truth) - set(known)
     assert skipped <= set(partial.kept)

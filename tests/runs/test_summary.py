@@ -88,8 +88,15 @@ def test_page_is_self_contained_and_well_formed():
     assert not [one for one in root.iter() if {"src", "href"} & set(one.attrib)]
     assert "prefers-color-scheme: dark" in text and "<script" not in text
     said = "".join(root.itertext())
-    for wanted in ("tests (import)", "4:10 min", "50 %", "a.whl", "sha256:1", "create-release"):
-        assert wanted in said
+    for expected in (
+        "tests (import)",
+        "4:10 min",
+        "50 %",
+        "a.whl",
+        "sha256:1",
+        "create-release",
+    ):
+        assert expected in said
 
 
 @given(st.text(max_size=30))

@@ -180,10 +180,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self.half_read:
             self.rfile.read(self.unread // 2)
             self.reset()
-        wanted = min(limit, self.unread)
-        found = self.rfile.read(wanted) if wanted else b""
+        size = min(limit, self.unread)
+        found = self.rfile.read(size) if size else b""
         self.unread -= len(found)
-        if len(found) < wanted:
+        if len(found) < size:
             raise ConnectionError("the client went away")
         return found
 

@@ -87,14 +87,14 @@ def command(
     line = session if " " in session else f"nox -s {session} --"
 
     def parse_and_work(words: Sequence[str]) -> int:
-        given = vars(parser(line, about, options).parse_args(words))
+        parsed = vars(parser(line, about, options).parse_args(words))
         # RUNNER_DEBUG is set when a run is repeated with debug logging on Actions.
-        console.debugging = given.pop("debug") or os.environ.get("RUNNER_DEBUG") == "1"
+        console.debugging = parsed.pop("debug") or os.environ.get("RUNNER_DEBUG") == "1"
         if console.debugging:
             python = sys.version.split()[0]
             console.say(f"Python {python} on {sys.platform}, arguments {words}")
-        lists = {name: tuple(one) for name, one in given.items() if isinstance(one, list)}
-        return work(options(**given | lists)) or 0
+        lists = {name: tuple(one) for name, one in parsed.items() if isinstance(one, list)}
+        return work(options(**parsed | lists)) or 0
 
     def main(arguments: Sequence[str] | None = None) -> int:
         words = list(sys.argv[1:] if arguments is None else arguments)

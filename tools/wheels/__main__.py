@@ -74,8 +74,8 @@ def build_one(plan: WheelPlan, tree: Tree, work: Path) -> Wheel:
     """Copy, build, repair and put into its one form: a wheel in ``work``."""
     folder = work / "source"
     copy_tree(tree, folder)
-    requires, given = put_version(folder, plan.version)
-    env = build.build_environment(plan, folder, given, os.environ)
+    requires, variables = put_version(folder, plan.version)
+    env = build.build_environment(plan, folder, variables, os.environ)
     lock = Path(plan.root, "constraints.txt").read_text(encoding="utf-8").splitlines()
     kept = build.build_constraints(lock, requires)
     means = f"{plan.jobs} compilers at once, {plan.compiler_cache or 'no compiler cache'}"

@@ -100,12 +100,12 @@ def prepare(compiler_cache: str) -> None:
 def build_environment(
     plan: WheelPlan,
     folder: Path,
-    given: Mapping[str, str],
+    variables: Mapping[str, str],
     env: Mapping[str, str],
     windows: bool = sys.platform == "win32",
 ) -> dict[str, str]:
-    """The environment of a build of the copy in ``folder`` (pure): time, what is ``given``,
-    parallelism, paths that don't leak. What the user has set in ``env`` is kept.
+    """The environment of a build of the copy in ``folder`` (pure): time, the source's
+    ``variables``, parallelism, paths that don't leak. What the user has set in ``env`` is kept.
 
     Sources: reproducible-builds.org, "Build path"; CMake, "Environment variables";
     scikit-build-core, "Configuration"; Cargo, "Environment variables".
@@ -137,7 +137,7 @@ def build_environment(
         **defaults,
         **clean(env, cache),
         **{name: f"{env.get(name, '')} {flag}".strip() for name, flag in added.items()},
-        **given,
+        **variables,
         "SOURCE_DATE_EPOCH": str(plan.source_date_epoch),
         "PYTHONHASHSEED": "0",
         "PATH": os.pathsep.join(path),
