@@ -45,19 +45,6 @@ def make_files(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def certificates(folder: Path) -> tuple[Path, Path, Path]:
-    """Certificate, key and authority for the loopback address."""
-    import trustme  # not for the process that is measured
-
-    authority = trustme.CA()
-    issued = authority.issue_cert("127.0.0.1")
-    certificate, key, bundle = (folder / n for n in ("cert.pem", "key.pem", "ca.pem"))
-    certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
-    issued.private_key_pem.write_to_path(key)
-    authority.cert_pem.write_to_path(bundle)
-    return certificate, key, bundle
-
-
 def start_server(
     folder: Path, certificate: Path, key: Path
 ) -> tuple[subprocess.Popen[str], str]:
@@ -172,6 +159,8 @@ def main() -> int:
         url, bundle, tag, folder = given.publish
         publish(url, bundle, tag, Path(folder))
         return 0
+    from tests.services.certificates import certificates  # not where memory is measured
+
     if shutil.which("gh") is None:
         print("gh is not installed: nothing to compare with")
         return 0

@@ -14,7 +14,8 @@ from github.Repository import Repository
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.github.conftest import NAME, TOKEN, certificates, github
+from tests.github.conftest import NAME, TOKEN, github
+from tests.services.certificates import certificates
 from tests.services.faults import Fault, already_exists, limited
 from tests.services.github import GitHubServer, Token
 from tools.core.errors import PipelineError

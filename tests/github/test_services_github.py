@@ -17,7 +17,8 @@ from githubkit import GitHub as GitHubKit
 from githubkit.exception import RequestFailed
 from githubkit_schemas.latest import models
 
-from tests.github.conftest import TOKEN, certificates, github
+from tests.github.conftest import TOKEN, github
+from tests.services.certificates import certificates
 from tests.services.faults import Fault
 from tests.services.github import GitHubServer, Token
 
