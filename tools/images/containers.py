@@ -72,7 +72,8 @@ def runner(
     """
     engine.find_engine()
     command, digest = _choose(context, image, digest, archive)
-    with login.logged_in(login.push_logins(context)) as env:
+    logins = login.push_logins(context) if command[0] == "pull" else []
+    with login.logged_in(logins) as env:
         done = process.run(["docker", *command], env=env, check=False, mask=False)
     if done.code:
         raise PipelineError(
