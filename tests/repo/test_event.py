@@ -88,10 +88,12 @@ def test_force_build(read: Read, value: object, forced: bool) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [
-        ("event_name", "schedule", "'schedule' does not trigger"),
+        ("event_name", "relese", "'relese' is not an event"),
         ("ref", "main", "not a full git reference"),
         ("ref", "", "not a full git reference"),
         ("ref", "refs/heads/", "not a full git reference"),
+        ("ref", "refs/heads/a..b", "not a full git reference"),
+        ("ref", "refs/heads/\udce9", "not a full git reference"),
         ("sha", "abc", "not a full hash"),
         ("sha", SHA + "; rm -rf", "not a full hash"),
         ("event_path", "/no/such/file", "cannot be read"),
@@ -113,7 +115,51 @@ def test_bad_payload(read: Read, tmp_path: Path) -> None:
             read(event_path=str(path))
 
 
-names = st.sampled_from(["push", "pull_request", "workflow_dispatch", "schedule", ""])
+def test_a_merge_queue_only_proposes(read: Read) -> None:
+    """Its branch is nobody's: nothing is published for it, and filters look at what it is to
+    change, which the payload names, else the reference.
+    """
+    ref = f"refs/heads/gh-readonly-queue/release/1.0/pr-7-{SHA}"
+    event = read(event_name="merge_group", ref=ref)
+    assert (event.branch, event.target, event.publishes) == (None, "release/1.0", False)
+    group = {"merge_group": {"base_ref": "refs/heads/main"}}
+    assert read(group, event_name="merge_group", ref=ref).target == "main"
+
+
+@pytest.mark.parametrize(
+    ("name", "ref", "payload", "publishes"),
+    [
+        *(("push", "refs/heads/x", {}, True), ("push", "refs/tags/v1.0.0", {}, True)),
+        ("push", "refs/heads/x", {"deleted": True}, False),
+        *(
+            ("workflow_dispatch", "refs/heads/x", {}, True),
+            ("schedule", "refs/heads/x", {}, True),
+        ),
+        ("pull_request", "refs/pull/7/merge", {}, False),
+        # It runs on the base branch, for code that only asks to get there.
+        ("pull_request_target", "refs/heads/main", {"number": 7}, False),
+        ("issue_comment", "refs/heads/main", {}, False),
+    ],
+)
+def test_publishes(
+    read: Read, name: str, ref: str, payload: dict[str, object], publishes: bool
+) -> None:
+    """What somebody with push rights asked for is published, for a branch or a tag."""
+    assert read(payload, event_name=name, ref=ref).publishes is publishes
+
+
+def test_deletion_and_repository(read: Read) -> None:
+    """A push of no commit is a deletion; the payload names the repository where no variable
+    does.
+    """
+    assert read(sha=NO_COMMIT).deleted and not read({"deleted": 1}).deleted
+    assert read({"repository": {"full_name": "a/b"}}).repository == "a/b"
+    assert read({"repository": {"full_name": 3}}).repository == ""
+
+
+names = st.sampled_from(
+    ["push", "pull_request", "pull_request_target", "merge_group", "schedule", ""]
+)
 refs = st.text(max_size=60) | st.from_regex(r"refs/(heads|tags|pull)/.*", fullmatch=True)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),

@@ -101,7 +101,7 @@ def test_conditions_give_what_the_reference_says(trigger, failing, runs):
         ("pr main", "", "P", "github.event_name != 'pull_request' is false"),
         ("push develop", "", "P", "github.ref is 'refs/heads/develop'"),
         ("push feature/x", "", "L", "feature/x is none of branches main, develop"),
-        ("push nightly", "", "L", "nightly is none of tags v*"),
+        ("push nightly", "", "L", "nightly is none of tags v"),
     ],
 )
 def test_reasons_are_in_the_terms_of_the_condition(trigger, failing, job, says):
@@ -220,7 +220,21 @@ def found_event(*options, env=None):
         ("--ref refs/pull/9/merge", "pull_request of refs/pull/9/merge to main"),
         ("--force-build", "workflow_dispatch of refs/heads/main to "),
         ("--event workflow_dispatch", "workflow_dispatch of refs/heads/main to "),
-        ("--event release", "does not trigger"),
+        ("--event schedule", "schedule of refs/heads/main to "),
+        ("--event release --ref refs/tags/v1.0.0", "release of refs/tags/v1.0.0 to "),
+        ("--event release", "release is of any tag"),
+        ("--event relese", "'relese' is not an event of GitHub's"),
+        (
+            "--event pull_request_target --pr 5",
+            "pull_request_target of refs/heads/main to main",
+        ),
+        (
+            "--event merge_group --pr 5",
+            "merge_group of refs/heads/gh-readonly-queue/main/pr-5-",
+        ),
+        ("--event push --ref=", "'' is not a full git reference"),
+        ("--ref=", "'' is not a full git reference"),
+        ("--sha=", "'' is not a full hash"),
         ("--event push --ref v1.0.0", "not a full git reference"),
         ("--event push --sha ZZZ", "not a full hash"),
         ("--event push --force-build", "input of a manual run"),

@@ -11,8 +11,16 @@ from pathlib import Path
 from tools.core.errors import UsageError
 from tools.core.files import parse_json
 
-EVENT_NAMES = ("push", "pull_request", "workflow_dispatch")
-NO_COMMIT = "0" * 40
+# "Events that trigger workflows", all of them: which start a workflow is its own matter.
+EVENT_NAMES = tuple(
+    """branch_protection_rule check_run check_suite create delete deployment deployment_status
+    discussion discussion_comment fork gollum image_version issue_comment issues label
+    merge_group milestone page_build public pull_request pull_request_review
+    pull_request_review_comment pull_request_target push registry_package release
+    repository_dispatch schedule status watch workflow_call workflow_dispatch
+    workflow_run""".split()
+)
+NO_COMMIT = "0" * 40  # git's word for a reference that is not there
 
 Payload = Mapping[str, object]
 
@@ -20,12 +28,14 @@ Payload = Mapping[str, object]
 _CHECKS = {
     "name": (
         "|".join(EVENT_NAMES),
-        "The event {!r} does not trigger this pipeline.",
-        f"Use one of: {', '.join(EVENT_NAMES)}.",
+        "{!r} is not an event of GitHub's.",
+        "Use one such as push, pull_request, merge_group, workflow_dispatch or schedule.",
     ),
-    # A bare name is not guessed at: v1.0.0 may be a branch as well as a tag.
+    # A bare name is not guessed at: v1.0.0 may be a branch as well as a tag. Names are
+    # those that git allows ("git check-ref-format").
     "ref": (
-        r"refs/(heads|tags|pull)/\S.*(?<!/)",
+        r"refs/(heads|tags|pull)/(?!/)(?!.*(//|\.\.|@\{))"
+        r"[^\0-\x20\x7f~^:?*\[\\\ud800-\udfff]+(?<![/.])",
         "The reference {!r} is not a full git reference.",
         "Give one such as refs/heads/main, refs/tags/v1.0.0 or refs/pull/123/merge.",
     ),
@@ -50,6 +60,7 @@ class Event:
     head_ref: str = ""  # source branch of a pull request
     base_ref: str = ""  # target branch of a pull request
     fork: bool = False  # a pull request from a fork: no secrets, no push rights
+    deleted: bool = False  # a push that takes the branch or tag away
     force_build: bool = False  # the input of a manual run
     actor: str = ""  # who triggered it
     payload: Payload = field(default_factory=dict, compare=False)  # raw, for github.event
@@ -62,7 +73,9 @@ class Event:
 
     @property
     def branch(self) -> str | None:
-        """The branch, if the reference is one and this is no pull request."""
+        """The branch, if the reference is one that somebody works on: not that of a pull
+        request or of a merge queue.
+        """
         return self._name_in("refs/heads/")
 
     @property
@@ -71,8 +84,27 @@ class Event:
         return self._name_in("refs/tags/")
 
     def _name_in(self, kind: str) -> str | None:
-        is_one = self.ref.startswith(kind) and self.pull_request is None
+        proposed = self.pull_request is not None or self.name == "merge_group"
+        is_one = self.ref.startswith(kind) and not proposed
         return self.ref.removeprefix(kind) if is_one else None
+
+    @property
+    def publishes(self) -> bool:
+        """Whether what is built for it may be published: somebody with push rights asked for
+        it, for a branch or tag; never what a pull request or a merge queue only proposes.
+        """
+        asked = self.name in {"push", "workflow_dispatch", "schedule", "release"}
+        return asked and not self.deleted and bool(self.branch or self.tag)
+
+    @property
+    def target(self) -> str:
+        """The branch that a pull request or a merge queue is to change; empty for others."""
+        if self.name == "merge_group":
+            queue = re.fullmatch(r"refs/heads/gh-readonly-queue/(.+)/pr-[^/]*", self.ref)
+            base = dig(self.payload, "merge_group", "base_ref")
+            named = base if isinstance(base, str) else queue[1] if queue else ""
+            return named.removeprefix("refs/heads/") or self.default_branch
+        return "" if self.pull_request is None else self.base_ref or self.default_branch
 
     @property
     def on_default_branch(self) -> bool:
@@ -119,11 +151,11 @@ def _number(name: str, ref: str, payload: Payload) -> int | None:
     """
     if match := re.fullmatch(r"refs/pull/([0-9]{1,15})/.+", ref):
         return int(match.group(1))
-    if name != "pull_request":
+    if not name.startswith("pull_request"):
         return None
-    number = payload.get("number")
-    if isinstance(number, int) and number > 0:
-        return number
+    for number in (payload.get("number"), dig(payload, "pull_request", "number")):
+        if type(number) is int and number > 0:
+            return number
     raise UsageError(
         f"The event is a pull request, but {ref!r} names none.",
         "Give a reference such as refs/pull/123/merge.",
@@ -139,21 +171,27 @@ def from_actions(env: Mapping[str, str]) -> Event:
     """
     payload = read_payload(env["GITHUB_EVENT_PATH"]) if env.get("GITHUB_EVENT_PATH") else {}
     ref, name = env.get("GITHUB_REF", ""), env.get("GITHUB_EVENT_NAME", "")
-    branch = dig(payload, "repository", "default_branch")
+    sha = env.get("GITHUB_SHA") or NO_COMMIT
+    branch, repository = (
+        str(found) if isinstance(found := dig(payload, "repository", key), str) else ""
+        for key in ("default_branch", "full_name")
+    )
     head, base = (
         dig(payload, "pull_request", side, "repo", "full_name") for side in ("head", "base")
     )
     return Event(
         name=name,
         ref=ref,
-        sha=env.get("GITHUB_SHA") or NO_COMMIT,
-        repository=env.get("GITHUB_REPOSITORY", ""),
-        default_branch=branch if isinstance(branch, str) and branch else "main",
+        sha=sha,
+        repository=env.get("GITHUB_REPOSITORY") or repository,
+        default_branch=branch or "main",
         pull_request=_number(name, ref, payload),
         head_ref=env.get("GITHUB_HEAD_REF", ""),
         base_ref=env.get("GITHUB_BASE_REF", ""),
         # A deleted fork has no head repository: it is a fork all the same.
         fork="pull_request" in payload and (head is None or head != base),
+        deleted=name == "push"
+        and (payload.get("deleted") is True or env.get("GITHUB_SHA") == NO_COMMIT),
         force_build=str(dig(payload, "inputs", "force_build")).lower() == "true",
         actor=env.get("GITHUB_ACTOR", ""),
         payload=payload,

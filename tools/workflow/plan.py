@@ -61,7 +61,9 @@ class Plan:
 class EventOptions:
     """The options that describe an event, and the jobs that are supposed to fail."""
 
-    event: str | None = cli.option(None, f"one of {', '.join(events.EVENT_NAMES)}")
+    event: str | None = cli.option(
+        None, "such as push, pull_request, merge_group, workflow_dispatch, schedule"
+    )
     ref: str | None = cli.option(None, "full git reference, such as refs/tags/v1.0.0")
     sha: str | None = cli.option(None, "full commit hash")
     pr: int | None = cli.option(None, "a pull request's number", type=cli.count)
@@ -75,7 +77,7 @@ class EventOptions:
     @property
     def describe_an_event(self) -> bool:
         """Whether they do, at least in part; else it is that of Actions or the checkout."""
-        return bool(self.event or self.ref or self.pr or self.force_build)
+        return (self.event, self.ref, self.pr, self.force_build) != (None, None, None, False)
 
 
 def find_event(options: EventOptions, env: Mapping[str, str]) -> Event:
@@ -91,17 +93,22 @@ def find_event(options: EventOptions, env: Mapping[str, str]) -> Event:
         current = Event("push", "refs/heads/main", repository=env.get("GITHUB_REPOSITORY", ""))
     current = dataclasses.replace(
         current,
-        sha=options.sha or current.sha,
+        sha=current.sha if options.sha is None else options.sha,
         default_branch=options.default_branch or current.default_branch,
     )
-    if not options.describe_an_event:
-        return current
-    ref, branch = options.ref or "", current.default_branch
-    of_pull = re.match(r"refs/pull/([0-9]+)/", ref)
+    return describe(options, current) if options.describe_an_event else current
+
+
+def describe(options: EventOptions, current: Event) -> Event:
+    """The event of the options, and of the current one what they leave open (UsageError if
+    they contradict each other, or leave open what can be more than one thing).
+    """
+    of_pull = re.match(r"refs/pull/([0-9]{1,15})/", options.ref or "")
     number = options.pr or (int(of_pull[1]) if of_pull else None)
     manual = "workflow_dispatch" if options.force_build else "push"
     name = options.event or ("pull_request" if number else manual)
-    if (name == "pull_request") != bool(number):
+    is_pull = name.startswith("pull_request")
+    if is_pull != bool(number) and name != "merge_group":
         what = "is not an event of a pull request" if number else "has no number"
         raise UsageError(f"{name} {what}.", "Give --pr 123 for a pull request alone.")
     if options.force_build and name != "workflow_dispatch":
@@ -109,19 +116,37 @@ def find_event(options: EventOptions, env: Mapping[str, str]) -> Event:
             f"--force-build is an input of a manual run, not of {name}.",
             "Give --event workflow_dispatch, or leave --event out.",
         )
-    if not ref:
-        ref = current.ref if name == "push" else f"refs/heads/{branch}"
+    ref, branch = options.ref, current.default_branch
+    if ref is None or of_pull:
+        ref = default_ref(name, number, current)
     return dataclasses.replace(
         current,
         name=name,
-        ref=f"refs/pull/{number}/merge" if number else ref,
-        pull_request=number,
+        ref=ref,
+        pull_request=number if is_pull else None,
         head_ref="",
-        base_ref=branch if number else "",
-        fork=bool(number) and options.fork,
+        base_ref=branch if is_pull else "",
+        fork=is_pull and options.fork,
+        deleted=name == "push" and options.sha == events.NO_COMMIT,
         force_build=options.force_build,
         payload={},
     )
+
+
+def default_ref(name: str, number: int | None, current: Event) -> str:
+    """The reference of an event of which nothing else is known; a UsageError if that can be
+    any. Source: "Events that trigger workflows", the column GITHUB_REF.
+    """
+    branch = current.default_branch
+    if name in {"release", "create"}:
+        raise UsageError(f"{name} is of any tag.", "Give it: --ref refs/tags/v1.0.0.")
+    if name == "merge_group":
+        return f"refs/heads/gh-readonly-queue/{branch}/pr-{number or 1}-{current.sha}"
+    if name.startswith("pull_request") and name != "pull_request_target":
+        return f"refs/pull/{number}/merge"
+    if name == "push" and (current.branch or current.tag):
+        return current.ref
+    return f"refs/heads/{branch}"
 
 
 def make_plan(

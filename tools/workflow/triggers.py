@@ -54,10 +54,10 @@ def not_triggered(event: Event, triggers: Sequence[Trigger]) -> str:
     filters = {trigger.name: trigger.filters for trigger in triggers}.get(event.name)
     if filters is None:
         return reason
-    kind, name = "branches", event.branch or event.ref_name
-    if event.name == "pull_request":
-        name = event.base_ref or event.default_branch
-    elif event.tag is not None:
+    if event.deleted:
+        return f"{event.ref} is deleted, which starts nothing"
+    kind, name = "branches", event.target or event.ref_name
+    if event.tag is not None:
         kind, name = "tags", event.tag
     accepted, ignored = filters.get(kind), filters.get(f"{kind}-ignore")
     if accepted is not None and not matches(name, accepted):
