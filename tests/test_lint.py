@@ -77,6 +77,7 @@ def test_a_clean_project(project: Path, capsys: Output) -> None:
 
 
 SCRIPTED = WORKFLOW.replace("hello", "${{ github.event.issue.title }}")
+NEEDY = WORKFLOW.replace("    runs-on", "    needs: [zero]\n    runs-on")
 UP_OR_ASIDE = {
     "core/x": "repo", "repo/x": "github", "github/x": "images", "registry": "github",
     "wheels": "images", "cleanup": "images.record2", "images/x": "doctor",
@@ -91,6 +92,7 @@ FAULTS = [
     ("Dockerfile", "FROM scratch\nRUN cd /x\n", 2, "Use WORKDIR"),
     (".github/workflows/a.yml", WORKFLOW.replace("runs-", "runs_"), 0, "not valid"),
     (".github/workflows/b.yml", SCRIPTED, 12, "code injection"),
+    (".github/workflows/c.yml", NEEDY, 8, 'needs job "zero"'),
     (".github/dependabot.yml", "version: 2\nupdates: 3\n", 0, "not of type"),
 ]
 

@@ -32,6 +32,7 @@ LINTERS = [
     ("workflows", f"{SCHEMA}.github-workflows", [WORKFLOWS]),
     ("actions", f"{SCHEMA}.github-actions", [ACTIONS]),
     ("dependabot", f"{SCHEMA}.dependabot", [DEPENDABOT]),
+    ("actionlint", "actionlint -no-color -shellcheck= -pyflakes=", [WORKFLOWS]),
     ("zizmor", "zizmor --offline -q --persona pedantic", [WORKFLOWS, ACTIONS, DEPENDABOT]),
 ]
 
