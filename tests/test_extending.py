@@ -57,9 +57,9 @@ def test_add_a_session(tmp_path):
 
 def test_add_a_platform():
     """The guide's matrix entry is one more job of the matrix."""
-    before, last, after = CI.partition("            arch: x64\n    steps:")
+    before, last, after = CI.partition("x64 }\n    steps:")
     added = textwrap.indent(textwrap.dedent(snippet("platform")), " " * 10)
-    text = before + last.replace("x64\n", f"x64\n{added}\n") + after
+    text = before + last.replace("}\n", f"}}\n{added}\n") + after
     rows = workflow.parse(text).jobs["build-wheels"].matrix
     assert rows[2:] == ({"os": "macos-latest", "platform": "macos", "arch": "arm64"},)
 

@@ -52,7 +52,7 @@ PUSHED = ["nox -s prod_image", f"nox -s docker_test -- --image production --dige
 @pytest.mark.parametrize(
     ("event", "policy", "job", "expected"),
     [
-        (MAIN, LOOPBACK, "lint-and-format", ["nox -s lint"]),
+        (MAIN, LOOPBACK, "lint-and-format", ["nox -s plan", "nox -s lint"]),
         (MAIN, LOOPBACK, "build-docker-image", ["nox -s docker_dev"]),
         (MAIN, Policy(), "build-docker-image", ["nox -s docker_dev -- --no-push"]),
         (PULL, LOOPBACK, "build-docker-image", ["nox -s docker_dev -- --output oci"]),
@@ -174,9 +174,9 @@ def test_a_whole_run(create, tmp_path):
     succeeded = dict.fromkeys(GRAPH.jobs, "success")
     assert results(record) == succeeded | {"create-release": "skipped"}
     commands = ran(create)
-    assert commands[:2] == ["lint", "docker_dev"]
-    assert set(commands[2:5]) == {f"{name} --digest {DIGEST}" for name in tests}
-    assert commands[5] == "wheels" and commands[-1] == "cleanup --dry-run"
+    assert commands[:3] == ["plan", "lint", "docker_dev"]
+    assert set(commands[3:6]) == {f"{name} --digest {DIGEST}" for name in tests}
+    assert commands[6] == "wheels" and commands[-1] == "cleanup --dry-run"
     for job in ("test-docker-image.basic", "build-wheels.linux-x64", "cleanup"):
         assert "this is" in (tmp_path / runs.FOLDER / "run" / f"{job}.log").read_text()
     assert [one.name for one in record.artifacts] == ["new.whl"]
@@ -193,13 +193,13 @@ def test_no_more_than_allowed_at_the_same_time(create):
 @pytest.mark.parametrize(
     ("event", "failing", "expected"),
     [
-        (MAIN, ["lint"], "lint cleanup"),
-        (MAIN, ["docker_test(import)"], "lint docker_dev docker_test cleanup"),
-        (MAIN, ["wheels"], "lint docker_dev docker_test wheels cleanup"),
+        (MAIN, ["lint"], "plan lint cleanup"),
+        (MAIN, ["docker_test(import)"], "plan lint docker_dev docker_test cleanup"),
+        (MAIN, ["wheels"], "plan lint docker_dev docker_test wheels cleanup"),
         # With force_build wheels and the production image are built after failed tests.
         (
             FORCED, ["lint", "docker_test(help)"],
-            "lint docker_dev docker_test wheels prod_image cleanup",
+            "plan lint docker_dev docker_test wheels prod_image cleanup",
         ),
     ],
 )  # fmt: skip
@@ -229,7 +229,7 @@ def test_supposed_failures_are_not_run(create, tmp_path):
         record = local.carry_out(create(event, failed=["build-docker-image"]), 2)
         assert results(record)["build-docker-image"] == "failure"
         assert len(list(images.folder(tmp_path).iterdir())) == left
-    assert ran(create) == ["lint", "cleanup --dry-run"] * 2
+    assert ran(create) == ["plan", "lint", "cleanup --dry-run"] * 2
 
 
 def test_what_this_machine_cannot_run(create, capsys, monkeypatch):
@@ -329,7 +329,7 @@ def test_dry_run(capsys, monkeypatch):
     tag = ["--event", "push", "--ref", "refs/tags/v1.0.0"]
     assert local.main(["--dry-run", "--json", *tag]) == 0
     found = json.loads(capsys.readouterr().out)["commands"]
-    assert found["lint-and-format"] == ["nox -s lint"]
+    assert found["lint-and-format"] == ["nox -s plan", "nox -s lint"]
     assert found["create-release"] == ["nox -s release -- v1.0.0 --dry-run"]
     assert found["build-docker-image"] == []
     assert local.main(["--ref", "refs/heads/nobodys"]) == 2

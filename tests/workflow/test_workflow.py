@@ -24,6 +24,8 @@ CI = (ROOT / workflow.WORKFLOW).read_text(encoding="utf-8")
 PLAIN = yaml.load(CI, Loader=yaml.BaseLoader)
 STEPS = {name: job["steps"] for name, job in PLAIN["jobs"].items()}
 EVERY_WORKFLOW = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+SETUP = ROOT / ".github" / "actions" / "setup" / "action.yml"
+SETUP_STEPS = yaml.load(SETUP.read_text("utf-8"), yaml.BaseLoader)["runs"]["steps"]
 
 
 # -- what the reference asks of the file -------------------------------------------------
@@ -76,23 +78,42 @@ def test_every_job_is_least_privileged_and_bounded():
 
 def test_every_action_is_pinned_by_commit():
     """Actions are pinned by a full commit hash, the same everywhere, the version as a comment."""
-    text = "".join(path.read_text("utf-8") for path in EVERY_WORKFLOW)
-    uses = set(re.findall(r"^\s*(?:- )?uses: ([^@\n]+)(.*)", text, re.MULTILINE))
+    text = "".join(path.read_text("utf-8") for path in [*EVERY_WORKFLOW, SETUP])
+    uses = set(re.findall(r"^\s*(?:- )?uses: ([^.@\n][^@\n]+)(.*)", text, re.MULTILINE))
     assert len(uses) == len({action for action, _ in uses}) > 5
     for action, pin in uses:
         assert re.fullmatch(r"@[0-9a-f]{40} # v\d+\.\d+\.\d+", pin), action
 
 
-def test_every_job_checks_out_with_submodules_and_without_credentials():
-    """Checkout takes submodules, and leaves no token behind; caches are not read on tags."""
-    for steps in STEPS.values():
-        assert steps[0]["uses"].startswith("actions/checkout@")
-        assert steps[0]["with"]["persist-credentials"] == "false"
-        assert steps[0]["with"]["submodules"] == "recursive"
-        caches = [s["with"] for s in steps if s.get("uses", "").startswith("actions/cache@")]
-        assert all("refs/tags/" in cache["lookup-only"] for cache in caches)
-        key = r"\$\{\{ runner\.os \}\}-pip-[a-z]+-\$\{\{ hashFiles\(.*pyproject\.toml.*\) \}\}"
-        assert sum(bool(re.fullmatch(key, cache["key"])) for cache in caches) == 1
+def test_every_job_checks_out_and_sets_up():
+    """Checkout takes submodules, and leaves no token behind; where images and versions come
+    from tags, it takes all of them. Only builds of images have a builder.
+    """
+    whole = {name for name, steps in STEPS.items() if "fetch-depth" in steps[0]["with"]}
+    assert whole == set(STEPS) - {"test-docker-image", "cleanup"}
+    for name, (checkout, setup, *_) in STEPS.items():
+        assert checkout["uses"].startswith("actions/checkout@")
+        assert checkout["with"]["persist-credentials"] == "false"
+        assert checkout["with"]["submodules"] == "recursive"
+        assert checkout["with"].get("fetch-depth", "0") == "0"
+        assert setup["uses"] == "./.github/actions/setup"
+        builds = name in ("build-docker-image", "build-production-image")
+        assert setup["with"].get("buildx", "false") == ("true" if builds else "false")
+
+
+def test_tags_are_made_of_no_cache():
+    """What another run has cached is not read where a tag publishes."""
+    steps = [*SETUP_STEPS, *(step for steps in STEPS.values() for step in steps)]
+    caches = [s["with"] for s in steps if s.get("uses", "").startswith("actions/cache@")]
+    tags = "${{ startsWith(github.ref, 'refs/tags/') }}"
+    assert [cache["lookup-only"] for cache in caches] == [tags, tags]
+    [layers] = [s for s in SETUP_STEPS if "github-runtime@" in s.get("uses", "")]
+    assert "!startsWith(github.ref, 'refs/tags/')" in layers["if"]
+
+
+def test_no_secret_enters_the_setup():
+    """The action that prepares a job sees no secret and no token."""
+    assert not re.search(r"secrets|token", SETUP.read_text("utf-8"), re.IGNORECASE)
 
 
 def test_assets_are_attested_before_they_are_visible():
@@ -117,6 +138,7 @@ def test_secrets_stay_in_their_step_and_out_of_pull_requests():
         for step in [step for step in job["steps"] if "secrets." in json.dumps(step)]:
             both = f"{job.get('if', '')} {step.get('if', '')}"
             assert "github.event_name != 'pull_request'" in both or "== 'push'" in both
+            assert "pull_request'" not in both or "!= 'pull_request'" in both
 
 
 def test_concurrency_never_ends_a_tag():
@@ -189,12 +211,16 @@ def base(session):
 
 def test_needs_equals_requires(sessions):
     """The order of the jobs and that of the sessions are the same statement."""
-    job_of = {job.sessions[0]: job.name for job in GRAPH.jobs.values()}
-    for session, job in job_of.items():
+    jobs = reversed(GRAPH.jobs.values())  # a session is its first job's
+    job_of = {session: job.name for job in jobs for session in job.sessions}
+    for name, job in GRAPH.jobs.items():
         required = {
-            job_of[base(r)] for s, rs in sessions.items() if base(s) == session for r in rs
+            job_of[base(r)]
+            for s, rs in sessions.items()
+            if job_of.get(base(s)) == name
+            for r in rs
         }
-        assert required == set(GRAPH.jobs[job].needs), session
+        assert required == set(job.needs), name
 
 
 def test_every_job_calls_sessions_that_exist(sessions, called):
@@ -207,7 +233,7 @@ def test_every_job_calls_sessions_that_exist(sessions, called):
 def test_every_session_that_ci_needs_is_called(sessions, called):
     """A session is called by a workflow, or is one that only a person calls."""
     by_hand = {base(session) for session in sessions} - {base(name) for _, name in called}
-    assert by_hand == {"bench", "lock", "plan", "pipeline", "doctor"}
+    assert by_hand == {"bench", "lock", "pipeline", "doctor"}
 
 
 # -- errors ------------------------------------------------------------------------------
