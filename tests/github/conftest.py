@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.services import actions, releases
 from tests.services.github import GitHubServer
 
 NAME, TOKEN = "owner/name", "ghp_simulated0123456789"
@@ -14,7 +15,7 @@ NAME, TOKEN = "owner/name", "ghp_simulated0123456789"
 @contextlib.contextmanager
 def github(folder: Path, tls: tuple[Path, Path] | None = None) -> Iterator[GitHubServer]:
     """A GitHub that keeps its state in a folder, with our token, a repository and its tag."""
-    with GitHubServer(folder, tls=tls) as running:
+    with GitHubServer(folder, [*releases.ROUTES, *actions.ROUTES], tls=tls) as running:
         running.add_token(TOKEN)
         running.add_repository(NAME, {"v1.0.0": "a" * 40})
         yield running

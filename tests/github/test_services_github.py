@@ -4,6 +4,7 @@
 must hold. ``gh`` is GitHub's own client.
 """
 
+import base64
 import json
 import os
 import shutil
@@ -18,9 +19,11 @@ from githubkit.exception import RequestFailed
 from githubkit_schemas.latest import models
 
 from tests.github.conftest import TOKEN, github
+from tests.services.actions import Actions
 from tests.services.certificates import certificates
 from tests.services.faults import Fault
 from tests.services.github import GitHubServer, Token
+from tests.services.releases import now
 
 OWNER, REPO, TAG = "owner", "name", "v1.0.0"
 
@@ -190,3 +193,93 @@ def test_gh_creates_and_reads_a_release(tmp_path: Path) -> None:
         gh("release", "download", TAG, "--dir", str(tmp_path / "got"))
         for path in files:
             assert (tmp_path / "got" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_runs_jobs_and_artifacts(server: GitHubServer, kit: GitHubKit[Any]) -> None:
+    """Each answer of the Actions API is what OpenAPI says; a run goes on while it is read."""
+    told, actions = Actions(server, f"{OWNER}/{REPO}"), kit.rest.actions
+    for number in range(1, 5):
+        told.run(number, status="completed", conclusion="success" if number % 2 else "failure")
+    told.run(5, status="in_progress", event="pull_request", head_branch="fix")
+    told.job(5, "Lint", status="completed", conclusion="success", completed_at=now())
+    told.job(5, "Build", status="in_progress")
+    told.artifact(5, "wheels", 9000)
+    workflow = actions.get_workflow(OWNER, REPO, "ci-cd.yml").parsed_data
+    listed = actions.list_workflow_runs(OWNER, REPO, workflow.id, status="failure").parsed_data
+    assert [run.id for run in listed.workflow_runs] == [4, 2] and listed.total_count == 2
+    every = kit.rest.paginate(
+        actions.list_workflow_runs_for_repo, lambda one: one.parsed_data.workflow_runs,
+        owner=OWNER, repo=REPO, per_page=2,
+    )  # fmt: skip
+    assert [run.id for run in every] == [5, 4, 3, 2, 1]
+    [run] = actions.list_workflow_runs_for_repo(
+        OWNER, REPO, branch="fix"
+    ).parsed_data.workflow_runs
+    assert (run.status, run.conclusion, run.event) == ("in_progress", None, "pull_request")
+    assert actions.get_workflow_run(OWNER, REPO, 5).parsed_data.display_title
+    first, second = actions.list_jobs_for_workflow_run(OWNER, REPO, 5).parsed_data.jobs
+    assert (first.conclusion, second.status, second.completed_at) == (
+        "success",
+        "in_progress",
+        None,
+    )
+    told.job(5, "Build", status="completed", conclusion="failure", completed_at=now())
+    job = actions.get_job_for_workflow_run(OWNER, REPO, second.id).parsed_data
+    assert (job.name, job.conclusion) == ("Build", "failure")
+    [artifact] = actions.list_workflow_run_artifacts(OWNER, REPO, 5).parsed_data.artifacts
+    assert actions.list_workflow_run_artifacts(OWNER, REPO, 4).parsed_data.total_count == 0
+    assert (
+        actions.list_artifacts_for_repo(OWNER, REPO, name="other").parsed_data.artifacts == []
+    )
+    assert actions.get_artifact(OWNER, REPO, artifact.id).parsed_data.size_in_bytes == 9000
+
+
+def test_what_the_actions_api_refuses(server: GitHubServer, kit: GitHubKit[Any]) -> None:
+    """What is not there is not found, a token without the right is told which one it lacks,
+    and faults befall these endpoints by their names.
+    """
+    Actions(server, f"{OWNER}/{REPO}").run(1)
+    actions = kit.rest.actions
+    for call in (
+        lambda: actions.get_workflow(OWNER, REPO, "other.yml"),
+        lambda: actions.list_workflow_runs(OWNER, REPO, "other.yml"),
+        lambda: actions.get_workflow_run(OWNER, REPO, 9),
+        lambda: actions.list_jobs_for_workflow_run(OWNER, "other", 1),
+        lambda: actions.get_job_for_workflow_run(OWNER, REPO, 9),
+        lambda: actions.get_artifact(OWNER, REPO, 9),
+        lambda: kit.rest.git.get_ref(OWNER, REPO, "heads/other"),
+    ):
+        assert refused(call)[0] == 404
+    server.add_token("ghs_job", Token(kind="installation", permissions={"contents": "read"}))
+    other = client(server, "ghs_job")
+    with pytest.raises(RequestFailed) as caught:
+        other.rest.actions.get_workflow_run(OWNER, REPO, 1)
+    headers = caught.value.response.headers
+    assert headers["x-accepted-github-permissions"] == "actions=read"
+    server.faults.script.append(Fault("status", "actions/get-workflow-run", nth=0, status=502))
+    assert refused(lambda: actions.get_workflow_run(OWNER, REPO, 1))[0] == 502
+    server.faults.script.clear()
+    used = "x-ratelimit-used"
+    before, after = (actions.get_workflow_run(OWNER, REPO, 1).headers[used] for _ in "12")
+    assert int(after) == int(before) + 1
+
+
+def test_branches_and_attestations(server: GitHubServer, kit: GitHubKit[Any]) -> None:
+    """The head of a branch, and what is attested of a file."""
+    server.add_repository(f"{OWNER}/{REPO}", branches={"main": "b" * 40})
+    found = kit.rest.git.get_ref(OWNER, REPO, "heads/main").parsed_data
+    assert (found.ref, found.object_.sha) == ("refs/heads/main", "b" * 40)
+    statement = {"subject": [{"name": "a.whl", "digest": {"sha256": "c" * 64}}]}
+    payload = base64.b64encode(json.dumps(statement).encode()).decode()
+    bundle = {"dsseEnvelope": {"payload": payload}}
+    made = kit.rest.repos.create_attestation(OWNER, REPO, data={"bundle": bundle})
+    assert made.parsed_data.id
+    assert server.store.all("attestations")[0]["subject"] == statement["subject"]
+
+
+def test_git_asks_for_a_login(server: GitHubServer) -> None:
+    """Without a token nothing is read of a private repository, as git itself finds."""
+    command = ["git", "ls-remote", "--tags", f"{server.url}/{OWNER}/{REPO}"]
+    env = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_GLOBAL": os.devnull}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 128 and "could not read Username" in done.stderr

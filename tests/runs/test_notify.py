@@ -1,10 +1,14 @@
 """``notify``: the message to Slack. Inert without its secret."""
 
+import contextlib
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.runs.test_summary import record, serve
+from tests.runs.test_summary import record
 from tools.runs import notify
 from tools.runs.record import write
 
@@ -15,13 +19,36 @@ OTHERS = (
 )
 
 
+@contextlib.contextmanager
+def serve(answer):
+    """A server that answers as ``answer``, given the handler, says: status and body."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            status, body = answer(self)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.address = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
 @pytest.fixture
 def hook(monkeypatch, tmp_path):
     """A webhook that answers as it is told, and a run to tell of."""
 
     def answer(handler):
         server.got.append(handler.rfile.read(int(handler.headers["Content-Length"])).decode())
-        return (*server.answer, {})
+        return server.answer
 
     write(record("20260101T000000Z-aaaaaa", "failure"), tmp_path)
     monkeypatch.setattr("tools.runs.history.ROOT", tmp_path)

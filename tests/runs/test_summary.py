@@ -1,16 +1,15 @@
 """Summaries: runs from Actions and from here, tables and the page."""
 
-import contextlib
-import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, urlsplit
 from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.services import releases
+from tests.services.actions import ROUTES, Actions
+from tests.services.faults import Fault
+from tests.services.github import GitHubServer
 from tools.core.errors import UsageError
 from tools.core.settings import load
 from tools.images.record import ImageRecord
@@ -18,6 +17,8 @@ from tools.runs import __main__ as summary
 from tools.runs import history
 from tools.runs.page import clock, page, success_rate, timeline
 from tools.runs.record import ArtifactRecord, JobRecord, MatrixJobRecord, RunRecord, write
+
+TOKEN = "token-of-the-test"
 
 
 def record(run="r1", result="success", scale=1.0, title="refs/heads/main", address=""):
@@ -45,32 +46,6 @@ def record(run="r1", result="success", scale=1.0, title="refs/heads/main", addre
         images=(ImageRecord(*image, "push", "1.0", "a" * 40),),
         address=address,
     )
-
-
-@contextlib.contextmanager
-def serve(answer):
-    """A server that answers as ``answer``, given the handler, says: status, body, headers."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            status, body, headers = answer(self)
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(body)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body.encode())
-
-        do_POST = do_GET
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.address = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
 
 
 def test_markdown():
@@ -130,68 +105,45 @@ def test_success_rate_leaves_out_cancelled_runs():
     assert success_rate([]) == 0
 
 
-def run_data(number, conclusion="success"):
-    """A run as the API lists it."""
-    address = f"{{base}}/repos/o/n/actions/runs/{number}"
-    return {
-        "id": number, "conclusion": conclusion, "event": "push", "head_branch": "main",
-        "created_at": "2026-11-23T10:00:00Z", "run_started_at": "2026-11-23T10:00:00Z",
-        "html_url": address, "url": address,
-        "jobs_url": f"{address}/jobs", "artifacts_url": f"{address}/artifacts",
-    }  # fmt: skip
-
-
-def job_data(name, start, end, conclusion="success"):
-    """A job as the API lists it, with minutes and seconds after ten o'clock."""
-    started, ended = (time and f"2026-11-23T10:{time}Z" for time in (start, end))
-    return {
-        "name": name, "conclusion": conclusion, "started_at": started, "completed_at": ended,
-        "html_url": f"https://github.com/o/n/job/{name.split()[0]}",
-    }  # fmt: skip
-
-
+TEN = "2026-11-23T10:"
+# Display name, when it began and ended (minutes and seconds after ten o'clock), conclusion.
 JOBS = [
-    job_data("Lint and format", "00:05", "01:05"),
-    job_data("Build development image", "01:10", "03:20"),
-    job_data("Test development image (basic)", "03:25", "03:50"),
-    job_data("Test development image (import)", "03:26", "04:20", "failure"),
-    job_data("Test development image (help)", "03:24", "03:40"),
-    job_data("Build wheels", None, None, "skipped"),
-    job_data("Create release", None, None, "skipped"),
-    job_data("Clean up", "04:22", None, None),
+    ("Lint and format", "00:05", "01:05", "success"),
+    ("Build development image", "01:10", "03:20", "success"),
+    ("Test development image (basic)", "03:25", "03:50", "success"),
+    ("Test development image (import)", "03:26", "04:20", "failure"),
+    ("Test development image (help)", "03:24", "03:40", "success"),
+    ("Build wheels", "04:21", "04:21", "skipped"),
+    ("Create release", "04:21", "04:21", "skipped"),
+    ("Clean up", "04:22", None, None),
 ]
 
 
 @pytest.fixture
-def api():
-    """A server with the API's answers about two runs, jobs on two pages."""
-
-    def answer(handler):
-        parts = urlsplit(handler.path)
-        first = parse_qs(parts.query).get("page", ["1"]) == ["1"]
-        base = f"http://{handler.headers['Host']}"
-        body, headers = None, {"Content-Type": "application/json"}
-        if parts.path == "/repos/o/n/actions/workflows/ci-cd.yml/runs":
-            body = {"total_count": 2, "workflow_runs": [run_data(2, "failure"), run_data(1)]}
-        elif parts.path.endswith("/jobs"):
-            body = {"total_count": len(JOBS), "jobs": JOBS[:4] if first else JOBS[4:]}
-            headers |= {"Link": f'<{base}{parts.path}?page=2>; rel="next"'} if first else {}
-        elif parts.path.endswith("/artifacts"):
-            artifacts = [{"name": "wheels-linux-x64", "size_in_bytes": 9000}]
-            body = {"total_count": 1, "artifacts": artifacts}
-        elif parts.path == "/repos/o/n/actions/runs/3":
-            body = run_data(3, None)
-        status = 200 if body is not None else 404
-        return status, json.dumps(body).replace("{base}", base), headers
-
-    with serve(answer) as server:
+def api(tmp_path):
+    """A GitHub with two runs that have ended and one that goes on, their jobs on two pages."""
+    with GitHubServer(tmp_path / "github", [*releases.ROUTES, *ROUTES]) as server:
+        server.add_token(TOKEN)
+        server.add_repository("o/n")
+        told = Actions(server, "o/n")
+        for number, conclusion in ((1, "success"), (2, "failure"), (3, None)):
+            status = "completed" if conclusion else "in_progress"
+            told.run(
+                number, status=status, conclusion=conclusion, run_started_at=f"{TEN}00:00Z"
+            )
+            told.artifact(number, "wheels-linux-x64", 9000)
+            for other in range(25):  # the jobs that matter are on the first page and the next
+                told.job(number, f"Other {other}", conclusion="success")
+            for name, start, end, result in JOBS:
+                times = {"started_at": f"{TEN}{start}Z", "completed_at": end and f"{TEN}{end}Z"}
+                told.job(number, name, conclusion=result, **times)
         yield server
 
 
 @pytest.fixture
 def records(api, tmp_path):
     """The last runs that the API tells of."""
-    settings = load({"GITHUB_API_URL": api.address, "GH_TOKEN": "token-of-the-test"}, tmp_path)
+    settings = load({"GITHUB_API_URL": api.url, "GH_TOKEN": TOKEN}, tmp_path)
     return history.fetch_records(settings, "o/n", 20, current="3")
 
 
@@ -223,7 +175,7 @@ def test_a_run_of_the_api_as_a_record(records):
 def actions(monkeypatch, tmp_path):
     """The variables of a run on Actions."""
     variables = {
-        "GITHUB_ACTIONS": "true", "GH_TOKEN": "token-of-the-test", "GITHUB_RUN_ID": "3",
+        "GITHUB_ACTIONS": "true", "GH_TOKEN": TOKEN, "GITHUB_RUN_ID": "3",
         "GITHUB_EVENT_NAME": "push", "GITHUB_REF": "refs/heads/main",
         "GITHUB_REPOSITORY": "o/n", "GITHUB_STEP_SUMMARY": str(tmp_path / "step.md"),
         "GITHUB_API_URL": "http://127.0.0.1:9", "GITHUB_TIME_LIMIT": "1s",
@@ -236,15 +188,30 @@ def actions(monkeypatch, tmp_path):
 
 def test_summary_on_actions(api, actions, tmp_path, monkeypatch):
     """On Actions the API tells of the run, and the tables go to the step summary."""
-    monkeypatch.setenv("GITHUB_API_URL", api.address)
+    monkeypatch.setenv("GITHUB_API_URL", api.url)
     output = tmp_path / "page.html"
     assert summary.main(["--output", str(output)]) == 0
     assert "| test-docker-image | failure |" in (tmp_path / "step.md").read_text()
     assert "test-docker-image (import)" in output.read_text()
 
 
-def test_summary_never_fails_a_run_on_actions(actions, tmp_path, capsys):
+BROKEN = [
+    Fault("status", "actions/list-workflow-runs", nth=0, status=404),
+    Fault("status", "actions/list-jobs-for-workflow-run", nth=0, status=502),
+    Fault("half-answer", "actions/list-workflow-run-artifacts", nth=0),
+    Fault("reset-before", "actions/get-workflow-run", nth=0),
+    None,  # nothing is there
+]
+
+
+@pytest.mark.parametrize("fault", BROKEN, ids=lambda fault: fault.kind if fault else "absent")
+def test_summary_never_fails_a_run_on_actions(
+    api, actions, tmp_path, capsys, monkeypatch, fault
+):
     """A GitHub that does not answer is a warning there: the run itself went well."""
+    if fault:
+        api.faults.script.append(fault)
+        monkeypatch.setenv("GITHUB_API_URL", api.url)
     assert summary.main(["--output", str(tmp_path / "page.html")]) == 0
     said = capsys.readouterr().err
     assert "cannot be read" in said and "No summary" in said

@@ -89,7 +89,7 @@ class Token:
     def may(self, permission: str, level: str) -> bool:
         """Whether it may read or write something."""
         if self.kind == "classic":
-            scope = "repo" if permission in {"contents", "metadata"} else f"{level}:packages"
+            scope = f"{level}:packages" if permission == "packages" else "repo"
             return level == "read" or scope in self.scopes
         return self.permissions.get(permission) in {level, "write"}
 
@@ -321,12 +321,17 @@ class GitHubServer:
         self.store.put("tokens", value, asdict(token or Token()))
 
     def add_repository(
-        self, name: str, tags: Mapping[str, str] | None = None, immutable: bool = False
+        self,
+        name: str,
+        tags: Mapping[str, str] | None = None,
+        immutable: bool = False,
+        branches: Mapping[str, str] | None = None,
     ) -> None:
-        """Make a repository known, with its git tags (name -> commit); ``immutable`` is
-        GitHub's setting for releases.
+        """Make a repository known, with its git tags and branches (name -> commit);
+        ``immutable`` is GitHub's setting for releases.
         """
         value = {"full_name": name, "tags": dict(tags or {}), "immutable": immutable}
+        value["branches"] = dict(branches or {})
         self.store.put("repositories", name.lower(), value)
 
     # --- answering --------------------------------------------------------------
