@@ -162,6 +162,18 @@ def test_no_checkout(patient, tmp_path, monkeypatch):
     patient.only("clone", "git was not found", "plan")
 
 
+def test_tags_of_the_commit(patient):
+    """What a push of each would give; a warning where its run would only fail."""
+    for tag in ("v1.2.3", "v1.2", "v10", "vnext"):
+        patient.project.git("tag", tag)
+    found = patient.look("plan")["tags of the commit"]
+    says = "v1.2.3 gives a release; v1.2 gives nothing; v10 gives nothing; vnext gives nothing"
+    assert (found.status, sorted(found.sentence.split("; "))) == ("ok", sorted(says.split("; ")))
+    patient.project.git("tag", "v1.2.3+build5")
+    said = re.escape("v1.2.3+build5 on this commit: not a version")
+    patient.only("tags of the commit", said, "plan", status="warning")
+
+
 def test_shallow_clones(patient, tmp_path):
     """One that can ask its origin is a warning, one that cannot is a problem."""
     patient.project.commit("a second commit")

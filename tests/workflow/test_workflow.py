@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from tools.core.errors import UsageError
 from tools.core.settings import ROOT
+from tools.repo import versions
 from tools.repo.event import Event
 from tools.workflow import model as workflow
 from tools.workflow import triggers
@@ -139,6 +140,15 @@ def test_secrets_stay_in_their_step_and_out_of_pull_requests():
             both = f"{job.get('if', '')} {step.get('if', '')}"
             assert "github.event_name != 'pull_request'" in both or "== 'push'" in both
             assert "pull_request'" not in both or "!= 'pull_request'" in both
+
+
+@given(st.from_regex(r"v[0-9.]{0,9}[-+a-z.]{0,4}[0-9]?") | st.text(max_size=9))
+def test_tags_that_start_a_run(tag):
+    """The doctor says the same as the workflow's filter: every version starts it."""
+    [push] = [trigger for trigger in GRAPH.triggers if trigger.name == "push"]
+    starts = triggers.matches(tag, push.filters["tags"])
+    assert versions.starts_a_run(tag) == starts
+    assert starts or not versions.known_versions([tag])
 
 
 def test_concurrency_never_ends_a_tag():

@@ -8,6 +8,7 @@ from tools.core.console import human_size
 from tools.core.errors import PipelineError
 from tools.doctor.base import Caution, Check, Subject
 from tools.repo import git
+from tools.repo.versions import ACCEPTED, known_versions, starts_a_run
 
 BUILDS = frozenset({"wheels", "docker_dev", "prod_image", "pipeline"})
 
@@ -23,6 +24,20 @@ def check_clone(subject: Subject) -> str:
             "Fetch the rest with git fetch --unshallow --tags (on Actions: fetch-depth: 0).",
         )
     return f"The clone is complete and has {len(tags)} tags."
+
+
+def check_tags(subject: Subject) -> str:
+    """What the commit's tags give when they are pushed."""
+    tags = git.git(subject.root, "tag", "--points-at", "HEAD", check=False).splitlines()
+    gives = {version.tag: "a release" for version in known_versions(tags)}
+    gives |= {tag: "nothing" for tag in tags if not starts_a_run(tag)}
+    if refused := [tag for tag in tags if tag not in gives]:
+        raise Caution(
+            f"{', '.join(refused)} on this commit: not a version, so that its run would fail "
+            "in the first minute.",
+            f"Use a tag such as {ACCEPTED}.",
+        )
+    return "; ".join(f"{tag} gives {what}" for tag, what in gives.items()) or "None is here."
 
 
 def check_disk(subject: Subject) -> str:
@@ -42,5 +57,6 @@ def check_disk(subject: Subject) -> str:
 
 CHECKS = (
     Check("clone", check_clone, BUILDS | {"release", "plan"}),
+    Check("tags of the commit", check_tags, frozenset({"release", "plan"})),
     Check("disk space", check_disk, BUILDS),
 )

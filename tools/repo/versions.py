@@ -13,10 +13,12 @@ ACCEPTED = (
     "v1.2.3b2, v1.2.3.dev1 or v1.2.3.post1"
 )
 
-# Narrower than PEP 440: at least major.minor (v1 is the name of a floating tag), no
+# Narrower than PEP 440: at least three numbers (v1 and v1.2 are names of tags that move), no
 # epoch and no local part (neither "!" nor "+" can stand in an OCI tag). Possessive, so
 # that no tag, however long, takes more than one pass.
-_TAG = re.compile(r"v[0-9]+(?:\.[0-9]+)+(?:[-_.]?[a-zA-Z]++(?:[-_.]?[0-9]++)?)*")
+_TAG = re.compile(r"v[0-9]+(?:\.[0-9]+){2,}+(?:[-_.]?[a-zA-Z]++(?:[-_.]?[0-9]++)?)*")
+# Tags that start the workflow, as its filter ``v[0-9]+.[0-9]+.[0-9]+*`` has it.
+_STARTS = re.compile(r"v[0-9]+\.[0-9]+\.[0-9]+[^/]*")
 # An OCI tag has at most 128 characters, and "-prod" is to follow.
 _LONGEST = 123
 
@@ -56,6 +58,11 @@ def parse_tag(tag: str) -> TagVersion:
         ) from error
 
 
+def starts_a_run(tag: str) -> bool:
+    """Whether a push of the tag starts the workflow, be it a version or not."""
+    return bool(_STARTS.fullmatch(tag))
+
+
 def known_versions(tags: Iterable[str]) -> list[TagVersion]:
     """The versions among ``tags``, lowest first; other tags are passed over."""
     versions = []
@@ -77,7 +84,7 @@ def development_version(last: Version | None, distance: int, sha: str, dirty: bo
     """
     base = "0.0.1"
     if last is not None:
-        release = list(last.release) + [0] * (3 - len(last.release))
+        release = list(last.release)
         if not last.is_prerelease:
             release[-1] += 1
         elif last.pre is None:
