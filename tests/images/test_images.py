@@ -30,6 +30,7 @@ def event(ref: str, **more: object) -> Event:
 MAIN = event("refs/heads/main")
 DEVELOP = event("refs/heads/develop")
 TAG = event("refs/tags/v1.2.3")
+QUEUE = replace(event("refs/heads/gh-readonly-queue/main/pr-7-0123abc"), name="merge_group")
 PULL = replace(event("refs/pull/7/merge"), name="pull_request", pull_request=7)
 
 
@@ -47,7 +48,8 @@ TRUNK = event("refs/heads/trunk", default_branch="trunk")
         (PROD, MAIN, {}, LOGIN, PUSH), (PROD, TAG, {}, LOGIN, PUSH),
         (PROD, DEVELOP, {}, LOGIN, LOAD), (PROD, PULL, {}, LOGIN, LOAD),
         (PROD, TRUNK, {}, LOGIN, PUSH), (PROD, DEVELOP, {"push": True}, LOGIN, None),
-        (DEV, PULL, {"push": True}, LOGIN, None),
+        (DEV, PULL, {"push": True}, LOGIN, None), (DEV, QUEUE, {}, LOGIN, LOAD),
+        (DEV, QUEUE, {"output": "oci"}, LOGIN, OCI), (DEV, QUEUE, {"push": True}, LOGIN, None),
     ],
 )  # fmt: skip
 def test_output(image, what, wish, token, output):
@@ -180,7 +182,7 @@ def test_plan(tmp_path):
     wheels it takes those of exactly this version that Linux can install.
     """
     (tmp_path / "Dockerfile").write_text("FROM python:3.11.1-slim AS pinned-base\n")
-    context = Context(Settings(), MAIN, "1.2.3", 1_700_000_000, ("v1.0.0",), tmp_path)
+    context = Context(Settings(), MAIN, "1.2.3", 1_700_000_000, tmp_path)
     one, two = (plan.make_plan(Options(DEV), context, {}) for _ in "12")
     assert one == two
     assert one.labels["org.opencontainers.image.created"] == "2023-11-14T22:13:20Z"
@@ -195,6 +197,20 @@ def test_plan(tmp_path):
     production = plan.make_plan(Options(PROD), context, {})
     assert production.wheels == (str(path),)
     assert production.references[0].endswith(":main-prod")
+
+
+def test_a_tag_is_built_without_any_cache(tmp_path):
+    """What a tag publishes is not made of what another run has cached, nor kept for others."""
+    (tmp_path / "Dockerfile").touch()
+    context = Context(Settings(gh_token=Secret(LOGIN)), TAG, "1.2.3", 0, tmp_path)
+    main = replace(context, event=MAIN)
+    for env in (ACTIONS, {}):
+        words = [
+            build.command(plan.make_plan(Options(DEV), one, env), tmp_path)
+            for one in (context, main)
+        ]
+        of_tag, of_main = (" ".join(command) for command in words)
+        assert "--cache" not in of_tag and "--cache-from" in of_main and "--push" in of_tag
 
 
 def test_base_image():
@@ -224,6 +240,7 @@ case "$*" in
 info*) printf '29\\n["io.containerd.snapshotter.v1"]\\n0.30.0\\n' ;;
 "buildx inspect"*) echo 'Driver: docker' ;;
 "image inspect"*) echo sha256:1 5 ;;
+"buildx imagetools"*) echo '{"linux/amd64": {"config": {"Labels": null}}}' ;;
 *) cp -r $DOCKER_CONFIG seen; file=${*#*--metadata-file=}
    echo '{"containerimage.digest": "'$DIGEST'"}' >"${file% .}" ;;
 esac
@@ -254,7 +271,7 @@ def test_build_with_a_login(monkeypatch, tmp_path, repository, capsys):
         registry=host, image_name=name, gh_token=Secret(LOGIN), buildx_builder="farm",
         platforms=("linux/amd64", "linux/arm64"), ca_certificates=where(),
     )  # fmt: skip
-    context = Context(settings, MAIN, "1.2.3", 0, (), tmp_path)
+    context = Context(settings, MAIN, "1.2.3", 0, tmp_path)
     monkeypatch.setattr(images, "load_context", lambda: context)
     assert images.main([DEV]) == 0
     argv = (tmp_path / "argv").read_text()

@@ -143,6 +143,20 @@ def test_no_branch_takes_the_tags_of_anything_else(one, two, tag, number):
     assert {"latest", "prod"}.union(*theirs).isdisjoint(ours)
 
 
+@pytest.mark.parametrize(
+    ("event", "moving"),
+    [
+        (push("refs/heads/main"), "main latest main-prod prod"),
+        (push("refs/heads/feature/a"), "feature-a-951d42dc feature-a-951d42dc-prod"),
+        (push("refs/tags/v1.2.3"), "1.2 1"), (push("refs/tags/v1.2.3-rc1"), ""),
+    ],
+)  # fmt: skip
+def test_tags_that_move(event, moving):
+    """All but a commit's own tag and a version's own."""
+    tags = development_tags(event) + production_tags(event)
+    assert [tag for tag in tags if names.moves(tag, event)] == moving.split()
+
+
 def test_labels():
     """All eight labels of the OCI image specification, the same for the same commit."""
     found = names.labels(push("refs/tags/v1.2.3-rc1"), 1_700_000_000)

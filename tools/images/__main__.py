@@ -4,11 +4,12 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from tools.core import cli, console, process
 from tools.core.errors import PipelineError
-from tools.images import build, engine, login, record
-from tools.images.plan import OCI, PUSH, BuildPlan, Options, make_plan
+from tools.images import build, engine, login, moving, record
+from tools.images.plan import CACHE, OCI, PUSH, BuildPlan, Options, make_plan
 from tools.images.record import SESSIONS, ImageRecord
 from tools.registry import client as registry
 from tools.repo.context import Context, load_context
@@ -30,6 +31,15 @@ def work(options: Options) -> None:
         plan = check(plan, context, logins)
     with login.logged_in(logins) as env:
         with console.step(f"build the {plan.image} image"):
+            if plan.output == PUSH and plan.moving:
+                # Built first: between the look at what the tags are and their move is no time.
+                build.build(replace(plan, output=CACHE, cache_to=()), context.root, env)
+                plan = moving.keep_newer(plan, context, env)
+            if not plan.references:
+                console.say("nothing is left to push")
+                if options.json:
+                    console.emit_json(plan)
+                return
             digest = build.build(plan, context.root, env)
         with console.step("read the image back"):
             built = read_back(plan, context, digest, env)

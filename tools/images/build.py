@@ -13,7 +13,7 @@ from tools.core.failures import Failure, explain
 from tools.core.process import Done
 from tools.images import login, record
 from tools.images.engine import Engine
-from tools.images.plan import LOAD, OCI, PUSH, BuildPlan
+from tools.images.plan import CACHE, LOAD, OCI, PUSH, BuildPlan
 
 # The last line of buildx where a registry is overloaded, restarts, or writes a tag just now;
 # BuildKit tries some of that again, the engine's push, which its own driver uses, does not.
@@ -120,7 +120,7 @@ def command(plan: BuildPlan, folder: Path) -> list[str]:
     it writes the metadata and an OCI archive there.
     """
     archive = f"--output=type=oci,dest={folder}/image.tar"
-    outputs = {PUSH: "--push", LOAD: "--load", OCI: archive}
+    outputs = {PUSH: "--push", LOAD: "--load", OCI: archive, CACHE: "--output=type=cacheonly"}
     certificates = f"--secret=id=ca-certificates,src={plan.ca_certificates}"
     return [
         "docker", "buildx", "build", "--file=Dockerfile", f"--target={plan.image}",
@@ -140,7 +140,7 @@ def command(plan: BuildPlan, folder: Path) -> list[str]:
 
 def build(plan: BuildPlan, root: Path, env: Mapping[str, str]) -> str:
     """Carry a plan out with ``root`` as the build context, in an environment in which docker
-    is logged in; the digest of the index or manifest, as buildx reports it.
+    is logged in; the digest of the index or manifest, as buildx reports it, if there is one.
     """
     folder = record.folder(root)
     scratch = folder / f".build-{plan.image}"
@@ -157,6 +157,8 @@ def build(plan: BuildPlan, root: Path, env: Mapping[str, str]) -> str:
         )
         if done.code:
             raise diagnose(done.output)
+        if plan.output == CACHE:
+            return ""
         if plan.output == OCI:
             (scratch / "image.tar").replace(folder / f"{plan.image}.oci.tar")
         metadata = files.read_json(scratch / "metadata.json", dict[str, object])

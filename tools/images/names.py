@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from tools.repo.event import Event
 from tools.repo.versions import TagVersion, known_versions, parse_tag
 
+LABEL = "org.opencontainers.image"
 OCI_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 # Room for "-" and seven digits of the commit within the 128 characters of a tag.
 _LONGEST_BRANCH = 120
@@ -67,6 +68,12 @@ def development_tags(event: Event, existing: Iterable[str] = ()) -> list[str]:
     return tags
 
 
+def moves(tag: str, event: Event) -> bool:
+    """Whether a tag is set anew by later events: all do but a commit's and a version's own."""
+    fixed = (primary_tag(event), f"{primary_tag(event)}-prod")
+    return not tag.endswith(f"-{event.short_sha}") if event.branch else tag not in fixed
+
+
 def production_tags(event: Event) -> list[str]:
     """Tags of the production image: ``main-prod``, ``v1.2.3-prod``, ``prod``."""
     return [f"{primary_tag(event)}-prod", *(["prod"] if event.on_default_branch else [])]
@@ -89,4 +96,4 @@ def labels(event: Event, created: int, server: str = "https://github.com") -> di
         "revision": event.sha,
         "licenses": "Apache-2.0",
     }
-    return {f"org.opencontainers.image.{key}": value for key, value in values.items()}
+    return {f"{LABEL}.{key}": value for key, value in values.items()}

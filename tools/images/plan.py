@@ -14,8 +14,9 @@ from tools.registry import client as registry
 from tools.registry.manifest import is_loopback
 from tools.repo.context import Context
 from tools.repo.event import Event
+from tools.repo.git import every_tag
 
-PUSH, LOAD, OCI = "push", "load", "oci"
+PUSH, LOAD, OCI, CACHE = "push", "load", "oci", "cache"
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,9 @@ class BuildPlan:
     references: tuple[str, ...]  # full references that name the result
     labels: Mapping[str, str]
     platforms: tuple[str, ...]  # linux/amd64, ...; several make an index
-    output: str  # push, load or oci
+    output: str  # push, load or oci; cache: what is built only stays with the builder
     reason: str  # why that output
+    moving: tuple[str, ...] = ()  # those of the references that later events set anew
     wheels: tuple[str, ...] = ()  # files that the production image installs
     build_args: Mapping[str, str] = field(default_factory=dict)
     cache_from: tuple[str, ...] = ()
@@ -63,8 +65,9 @@ def choose_output(options: Options, event: Event, settings: Settings) -> tuple[s
         return LOAD, "--no-push was given"
     trunk = event.on_default_branch or event.branch == "main"
     published = options.image == "development" or event.tag is not None or trunk
-    if event.pull_request is not None or not published:
-        source = event.ref_name if event.pull_request is None else "a pull request"
+    if not (event.publishes and published):
+        proposals = {"pull_request": "a pull request", "merge_group": "a merge queue"}
+        source = proposals.get(event.name, event.ref_name)
         reason = f"the {options.image} image is not published from {source}"
         if options.push:
             raise UsageError(f"Nothing is pushed: {reason}.", "Leave --push out.")
@@ -128,7 +131,9 @@ def make_plan(options: Options, context: Context, env: Mapping[str, str]) -> Bui
     if image == "production":
         wheels, tags = find_wheels(context.root, context.version), names.production_tags(event)
     else:
-        wheels, tags = (), names.development_tags(event, context.tags)
+        # Only these need all git tags; a job that tests has a shallow clone and no login.
+        existing = every_tag(context.root) if event.tag else ()
+        wheels, tags = (), names.development_tags(event, existing)
     build_args = {"CMAKE_VERSION": settings.cmake_version}
     if base := base_image(settings, context.root):
         build_args["BASE_IMAGE"] = base
@@ -136,12 +141,15 @@ def make_plan(options: Options, context: Context, env: Mapping[str, str]) -> Bui
     if output == PUSH and (hub := login.hub_login(settings)):  # the very same manifests
         name = settings.image_name.rpartition("/")[2]
         images.append(f"{hub.host}/{hub.username.lower()}/{name}")
-    cache_from, cache_to = layer_cache(output, settings.image, image, env)
+    # What a tag publishes is never made of what another run has cached.
+    cached = event.tag is None
+    cache = layer_cache(output, settings.image, image, env) if cached else ((), ())
     server = env.get("GITHUB_SERVER_URL", "https://github.com")
     references = tuple(f"{name}:{tag}" for name in images for tag in tags)
+    moving = tuple(ref for ref in references if names.moves(ref.rpartition(":")[2], event))
     labels = names.labels(event, context.created, server)
     return BuildPlan(
-        image, references, labels, settings.platforms, output, reason, wheels, build_args,
-        cache_from, cache_to, builder=settings.buildx_builder,
+        image, references, labels, settings.platforms, output, reason, moving, wheels,
+        build_args, *cache, builder=settings.buildx_builder,
         ca_certificates=settings.ca_certificates, created=context.created,
     )  # fmt: skip

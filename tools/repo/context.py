@@ -8,7 +8,7 @@ from pathlib import Path
 from tools.core import console
 from tools.core.settings import ROOT, Settings, load
 from tools.repo.event import Event, from_actions
-from tools.repo.git import commit_time, describe_version, every_tag, git, head, repository_of
+from tools.repo.git import commit_time, describe_version, git, head, repository_of
 from tools.repo.versions import known_versions, parse_tag
 
 
@@ -20,7 +20,6 @@ class Context:
     event: Event
     version: str  # PEP 440, of what is built
     created: int  # seconds since the epoch of the commit (or SOURCE_DATE_EPOCH)
-    tags: tuple[str, ...]  # all git tags of the repository, where the event is a tag
     root: Path = ROOT  # the checkout
 
 
@@ -56,5 +55,4 @@ def load_context(env: Mapping[str, str] | None = None, root: Path = ROOT) -> Con
     env = os.environ if env is None else env
     settings, event = load(env, root), current_event(env, root)
     version = str(parse_tag(event.tag).version) if event.tag else describe_version(root)
-    tags = tuple(every_tag(root)) if event.tag else ()
-    return Context(settings, event, version, commit_time(root), tags, root)
+    return Context(settings, event, version, commit_time(root), root)

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from tools.core import process
@@ -11,14 +12,22 @@ from tools.repo.versions import development_version, known_versions
 REMOTE_LIMIT = 60.0  # seconds that a remote may take to answer
 
 
-def git(root: Path, *args: str, check: bool = True, timeout: float | None = None) -> str:
-    """Output of a git command in ``root``, stripped; empty if it fails unchecked.
+def git(
+    root: Path,
+    *args: str,
+    check: bool = True,
+    timeout: float | None = None,
+    env: Mapping[str, str] | None = None,
+) -> str:
+    """Output of a git command in ``root``, stripped; empty if it fails unchecked. What is in
+    ``env`` comes on top of the environment.
 
     Raises:
         PipelineError: git is missing, out of time, or (with ``check``) ended with an error.
     """
     # Not ours to answer questions, nor to take locks while somebody else works.
-    env = dict(os.environ, GIT_TERMINAL_PROMPT="0", GIT_OPTIONAL_LOCKS="0")
+    quiet = {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
+    env = {**os.environ, **quiet, **(env or {})}
     command = ["git", "-C", str(root), *args]
     done = process.run(command, env=env, check=False, timeout=timeout, mask=False)
     if done.code and check:
@@ -58,6 +67,11 @@ def every_tag(root: Path) -> list[str]:
             ) from error
         names |= {line.partition("refs/tags/")[2] for line in text.splitlines()} - {""}
     return sorted(names)
+
+
+def contains(root: Path, commit: str, other: str) -> bool:
+    """Whether a commit has another among its ancestors, as far as is known here."""
+    return git(root, "merge-base", commit, other, check=False) == other
 
 
 def head(root: Path) -> str:
