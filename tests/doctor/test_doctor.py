@@ -168,7 +168,10 @@ def test_tags_of_the_commit(patient):
         patient.project.git("tag", tag)
     found = patient.look("plan")["tags of the commit"]
     says = "v1.2.3 gives a release; v1.2 gives nothing; v10 gives nothing; vnext gives nothing"
-    assert (found.status, sorted(found.sentence.split("; "))) == ("ok", sorted(says.split("; ")))
+    assert (found.status, sorted(found.sentence.split("; "))) == (
+        "ok",
+        sorted(says.split("; ")),
+    )
     patient.project.git("tag", "v1.2.3+build5")
     said = re.escape("v1.2.3+build5 on this commit: not a version")
     patient.only("tags of the commit", said, "plan", status="warning")

@@ -1,6 +1,5 @@
 """Image tags and labels of an event."""
 
-
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
