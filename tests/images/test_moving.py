@@ -90,6 +90,19 @@ def test_on_actions_origin_says_where_the_branch_ends(checkout, registry, tmp_pa
     assert tags(registry, older)["latest"] != newer
 
 
+def test_a_tag_that_is_not_ours(checkout, registry):
+    """What has no such labels, or is no image, keeps no tag from moving."""
+    repository = registry.repository(checkout.env["IMAGE_NAME"])
+    repository.image_manifest("latest")
+    repository.image_manifest("1")
+    built = build(checkout, "development")
+    checkout.git("checkout", "-q", "c1")
+    checkout.git("tag", "v1.2.3")
+    release = build(checkout, "development")
+    found = tags(registry, checkout)
+    assert (found["latest"], found["1"]) == (built.digest, release.digest)
+
+
 def test_floating_tags_stay_with_the_higher_version(checkout, registry):
     """v1.2.3, whose clone did not know of v1.2.4, ends after it."""
     checkout.git("tag", "v1.2.4")

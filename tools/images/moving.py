@@ -10,16 +10,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from packaging.version import Version
+from packaging.version import VERSION_PATTERN, Version
 
-from tools.core import console, files, process
+from tools.core import console, process
 from tools.core.errors import PipelineError
-from tools.images import login
+from tools.images import build
 from tools.images.names import LABEL
 from tools.images.plan import BuildPlan
 from tools.registry import client as registry
 from tools.repo import git
 from tools.repo.context import Context
+
+# GitHub's registry refuses what is not there yet; where we lack the right, the push says so.
+ABSENT = r"(?i)not found|unknown|denied|unauthorized|forbidden"
 
 
 def keep_newer(plan: BuildPlan, context: Context, env: Mapping[str, str]) -> BuildPlan:
@@ -29,7 +32,7 @@ def keep_newer(plan: BuildPlan, context: Context, env: Mapping[str, str]) -> Bui
     name = context.settings.image
     moving = [ref for ref in plan.moving if ref.startswith(f"{name}:")]
     held = {ref: labels(ref, plan.builder, env) for ref in moving}
-    newer = {ref.rpartition(":")[2] for ref in moving if is_newer(held[ref], plan, context)}
+    newer = {ref.rpartition(":")[2] for ref in moving if is_newer(held[ref], context)}
     if newer:
         console.say(f"{', '.join(sorted(newer))}: not moved, as a newer run has set it")
     stay = [ref for ref in plan.references if ref.rpartition(":")[2] in newer]
@@ -37,28 +40,27 @@ def keep_newer(plan: BuildPlan, context: Context, env: Mapping[str, str]) -> Bui
 
 
 def labels(reference: str, builder: str, env: Mapping[str, str]) -> Mapping[str, str]:
-    """The labels of the image that a tag names; none if there is no such image."""
+    """The OCI labels of the image that a tag names; none if there is no such image."""
     words = ["docker", "buildx", "imagetools", "inspect", "--format={{json .Image}}", reference]
     words += [f"--builder={builder}"] if builder else []
-    done = process.run(words, env=env, check=False)
-    if done.code and re.search(r"not found|NAME_UNKNOWN|MANIFEST_UNKNOWN", done.output):
+    done = process.again(lambda: process.run(words, env=env, check=False), build.passing)
+    if done.code and re.search(ABSENT, done.output):
         return {}
     if done.code:
-        other = f"{reference} cannot be looked at: {done.tail(1)}."
-        raise login.explain(reference.partition("/")[0], done.output, other)
-    image = files.parse_json(done.stdout, dict[str, object])
-    if "config" not in image:  # of several platforms
-        image = files.convert(next(iter(image.values()), {}), dict[str, object])
-    config = files.convert(image.get("config", {}), dict[str, object])
-    return files.convert(config.get("Labels") or {}, dict[str, str])
+        raise PipelineError(
+            f"{reference} cannot be looked at: {done.tail(1)}.", "See nox -s doctor."
+        )
+    # A tag may be anybody's: an image of one platform or several, or no image at all.
+    return dict(re.findall(rf'"({LABEL}\.\w+)": *"([^"]*)"', done.stdout))
 
 
-def is_newer(held: Mapping[str, str], plan: BuildPlan, context: Context) -> bool:
+def is_newer(held: Mapping[str, str], context: Context) -> bool:
     """Whether an image with such labels is of a newer run than this one."""
     event, root = context.event, context.root
     if event.tag:
         version = held.get(f"{LABEL}.version", "")
-        return bool(version) and Version(version) > Version(context.version)
+        is_ours = re.fullmatch(VERSION_PATTERN, version, re.VERBOSE | re.IGNORECASE)
+        return bool(is_ours) and Version(version) > Version(context.version)
     theirs = held.get(f"{LABEL}.revision", event.sha)
     if theirs == event.sha or git.contains(root, event.sha, theirs):
         return False
