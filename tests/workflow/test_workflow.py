@@ -86,6 +86,17 @@ def test_every_action_is_pinned_by_commit():
         assert re.fullmatch(r"@[0-9a-f]{40} # v\d+\.\d+\.\d+", pin), action
 
 
+def test_dependabot_renews_every_pin():
+    """Workflows and each composite action are among the folders that Dependabot looks at."""
+    text = (ROOT / ".github" / "dependabot.yml").read_text("utf-8")
+    updates = yaml.load(text, yaml.BaseLoader)["updates"]
+    [actions] = [one for one in updates if one["package-ecosystem"] == "github-actions"]
+    composite = {
+        f"/{p.parent.relative_to(ROOT).as_posix()}" for p in SETUP.parents[1].glob("*/*.yml")
+    }
+    assert set(actions["directories"]) == {"/", *composite}
+
+
 def test_every_job_checks_out_and_sets_up():
     """Checkout takes submodules, and leaves no token behind; where images and versions come
     from tags, it takes all of them. Only builds of images have a builder.
