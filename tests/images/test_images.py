@@ -266,6 +266,7 @@ def test_build_with_a_login(monkeypatch, tmp_path, repository, capsys):
     for variable, value in env.items():
         monkeypatch.setenv(variable, value)
     monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setenv("CI", "true")
     host, name = repository.registry.address, repository.name
     settings = Settings(
         registry=host, image_name=name, gh_token=Secret(LOGIN), buildx_builder="farm",
@@ -284,6 +285,10 @@ def test_build_with_a_login(monkeypatch, tmp_path, repository, capsys):
         "--label=org.opencontainers.image.title=mlc-llm",
         f"--secret=id=ca-certificates,src={where()}",
     }  # fmt: skip
+    steps = [line for line in argv.splitlines() if "--metadata" in line or "imagetools" in line]
+    looks = [f"{host}/{name}:main" in steps[1], f"{host}/{name}:latest" in steps[2]]
+    # In CI the look at what the tags hold is the last thing before the push.
+    assert "cacheonly" in steps[0] and looks == [True, True] and "--push" in steps[3]
     config = json.loads((seen / "config.json").read_text())
     assert config["auths"].keys() == {"a.b", host} and config["credHelpers"] == {host: ""}
     assert config["credsStore"] == "keys" and "proxies" in config

@@ -32,8 +32,10 @@ def work(options: Options) -> None:
     with login.logged_in(logins) as env:
         with console.step(f"build the {plan.image} image"):
             if plan.output == PUSH and plan.moving:
-                # Built first: between the look at what the tags are and their move is no time.
-                build.build(replace(plan, output=CACHE, cache_to=()), context.root, env)
+                if console.on_ci():
+                    # Other runs go on meanwhile: what the tags hold is looked at when all but
+                    # the push is done.
+                    build.build(replace(plan, output=CACHE, cache_to=()), context.root, env)
                 plan = moving.keep_newer(plan, context, env)
             if not plan.references:
                 console.say("nothing is left to push")
