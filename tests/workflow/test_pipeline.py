@@ -19,7 +19,7 @@ from tools.core.settings import ROOT
 from tools.images import record as images
 from tools.repo.event import Event
 from tools.runs import record as runs
-from tools.workflow import jobs, local, model, runner
+from tools.workflow import contexts, jobs, local, model, runner
 from tools.workflow.jobs import Policy
 from tools.workflow.runner import NOT_RUN, Runner, parse_outputs
 
@@ -32,14 +32,17 @@ LOOPBACK = Policy(push=True)
 DIGEST = "sha256:" + "1" * 64
 
 
-def lines(event, policy, job, digest=DIGEST):
+def lines(event, policy, job, digest=DIGEST, graph=GRAPH, results=None):
     """The commands of a job's first matrix job, each step having left ``digest``."""
-    one = next(jobs.matrix_jobs(GRAPH.jobs[job], policy))
-    outputs = {need: {"digest": digest} for need in one.job.needs}
-    steps, found = {}, []
-    for step, words in jobs.commands(one, event, policy, outputs, steps):
-        steps[step] = {"digest": digest}
-        found.append(shlex.join(words))
+    job = graph.jobs[job]
+    results = results or dict.fromkeys(graph.jobs, "success")
+    outputs = {need: {"digest": digest} for need in job.needs}
+    names = contexts.of_job(graph, job, event, results, outputs)
+    one = next(jobs.matrix_jobs(job, policy, names))
+    found = []
+    for command in jobs.job_commands(graph, one, names, policy):
+        one.note(command, {"digest": digest}, 0)
+        found.append(shlex.join(command.words))
     return found
 
 

@@ -31,11 +31,10 @@ _CHECKS = {
         "{!r} is not an event of GitHub's.",
         "Use one such as push, pull_request, merge_group, workflow_dispatch or schedule.",
     ),
-    # A bare name is not guessed at: v1.0.0 may be a branch as well as a tag. Names are
-    # those that git allows ("git check-ref-format").
+    # A bare name is not guessed at: v1.0.0 may be a branch as well as a tag. What is not
+    # UTF-8 has no name here.
     "ref": (
-        r"refs/(heads|tags|pull)/(?!/)(?!.*(//|\.\.|@\{))"
-        r"[^\0-\x20\x7f~^:?*\[\\\ud800-\udfff]+(?<![/.])",
+        r"refs/(heads|tags|pull)/(?!\s)[^\n\ud800-\udfff]+(?<!/)",
         "The reference {!r} is not a full git reference.",
         "Give one such as refs/heads/main, refs/tags/v1.0.0 or refs/pull/123/merge.",
     ),
@@ -61,9 +60,11 @@ class Event:
     base_ref: str = ""  # target branch of a pull request
     fork: bool = False  # a pull request from a fork: no secrets, no push rights
     deleted: bool = False  # a push that takes the branch or tag away
+    action: str = ""  # its activity, such as synchronize; empty if it has none or is unknown
     force_build: bool = False  # the input of a manual run
     actor: str = ""  # who triggered it
     payload: Payload = field(default_factory=dict, compare=False)  # raw, for github.event
+    changed: tuple[str, ...] | None = None  # files; None where nobody has looked
 
     def __post_init__(self) -> None:
         for name, (pattern, wrong, remedy) in _CHECKS.items():
@@ -122,8 +123,9 @@ class Event:
         return re.sub(r"^refs/(heads|tags|pull)/", "", self.ref)
 
     def to_json(self) -> dict[str, str | int | bool | None]:
-        """The event as plain data (without actor and raw payload)."""
-        return {k: v for k, v in vars(self).items() if k not in ("actor", "payload")}
+        """The event as plain data (without actor, raw payload and files)."""
+        hidden = ("actor", "payload", "changed")
+        return {k: v for k, v in vars(self).items() if k not in hidden}
 
 
 def read_payload(path: str) -> dict[str, object]:
@@ -172,9 +174,9 @@ def from_actions(env: Mapping[str, str]) -> Event:
     payload = read_payload(env["GITHUB_EVENT_PATH"]) if env.get("GITHUB_EVENT_PATH") else {}
     ref, name = env.get("GITHUB_REF", ""), env.get("GITHUB_EVENT_NAME", "")
     sha = env.get("GITHUB_SHA") or NO_COMMIT
-    branch, repository = (
-        str(found) if isinstance(found := dig(payload, "repository", key), str) else ""
-        for key in ("default_branch", "full_name")
+    branch, repository, action = (
+        str(found) if isinstance(found := dig(payload, *keys), str) else ""
+        for keys in (("repository", "default_branch"), ("repository", "full_name"), ("action",))
     )
     head, base = (
         dig(payload, "pull_request", side, "repo", "full_name") for side in ("head", "base")
@@ -192,6 +194,7 @@ def from_actions(env: Mapping[str, str]) -> Event:
         fork="pull_request" in payload and (head is None or head != base),
         deleted=name == "push"
         and (payload.get("deleted") is True or env.get("GITHUB_SHA") == NO_COMMIT),
+        action=action,
         force_build=str(dig(payload, "inputs", "force_build")).lower() == "true",
         actor=env.get("GITHUB_ACTOR", ""),
         payload=payload,

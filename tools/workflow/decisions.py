@@ -7,19 +7,21 @@ all jobs it needs, directly or not.
 
 import contextlib
 from collections.abc import Collection, Mapping
-from typing import NoReturn, TypeAlias, cast
+from typing import TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tools.core.errors import UsageError
 from tools.repo.event import Event
-from tools.workflow import expressions
+from tools.workflow import contexts, expressions
+from tools.workflow.contexts import Outputs
 from tools.workflow.expressions import ExpressionError, Names, Node, parse, value_of
-from tools.workflow.model import Job, Workflow
+from tools.workflow.model import Job, Workflow, expand_matrix
 from tools.workflow.triggers import not_triggered
-from tools.workflow.values import Value, to_string, truthy
+from tools.workflow.values import to_string, truthy
 
-Outputs: TypeAlias = Mapping[str, Mapping[str, str]]
+Results: TypeAlias = Mapping[str, str]
 SUCCESS, FAILURE, SKIPPED, CANCELLED = "success", "failure", "skipped", "cancelled"
 
 
@@ -30,51 +32,6 @@ class Decision(Struct, frozen=True):
     run: bool
     reason: str  # in the terms of its condition
     result: str  # ``success``, ``failure`` or ``skipped``, as far as it was supposed
-
-
-class _Unknown(dict[str, Value]):
-    """The outputs of a job that has not run: to look into them is refused, not null."""
-
-    def items(self) -> NoReturn:
-        """What an index, ``.*`` and ``toJSON`` ask for."""
-        raise ValueError("Outputs, known only when jobs ran, are used")
-
-
-def payload(event: Event) -> dict[str, Value]:
-    """The raw event, with what the workflow looks at where there is no event file."""
-    repository: Value = {"full_name": event.repository, "default_branch": event.default_branch}
-    described: dict[str, Value] = {"repository": repository}
-    if event.name == "workflow_dispatch":
-        described["inputs"] = {"force_build": "true" if event.force_build else "false"}
-    if event.pull_request is not None:
-        head = "somebody/fork" if event.fork else event.repository
-        described["number"] = event.pull_request
-        described["pull_request"] = {
-            "number": event.pull_request,
-            "head": {"ref": event.head_ref, "repo": {"full_name": head, "fork": event.fork}},
-            "base": {"ref": event.base_ref, "repo": {"full_name": event.repository}},
-        }
-    return {**described, **cast(dict[str, Value], event.payload)}
-
-
-def event_contexts(event: Event) -> dict[str, Value]:
-    """The contexts ``github`` and ``inputs``. Source: "Contexts reference"."""
-    github: Value = {
-        "event_name": event.name,
-        "event": payload(event),
-        "ref": event.ref,
-        "ref_name": event.ref_name,
-        "ref_type": "tag" if event.ref.startswith("refs/tags/") else "branch",
-        "sha": event.sha,
-        "repository": event.repository,
-        "repository_owner": event.repository.partition("/")[0],
-        "head_ref": event.head_ref,
-        "base_ref": event.base_ref,
-        "actor": event.actor,
-        "workflow": "CI/CD",
-    }
-    is_manual = event.name == "workflow_dispatch"
-    return {"github": github, "inputs": {"force_build": event.force_build} if is_manual else {}}
 
 
 def explain(node: Node, names: Names) -> str:
@@ -99,38 +56,48 @@ def explain(node: Node, names: Names) -> str:
 
 
 def decide_job(
-    workflow: Workflow,
-    job: Job,
-    event: Event,
-    results: Mapping[str, str],
-    outputs: Outputs | None = None,
+    workflow: Workflow, job: Job, event: Event, results: Results, outputs: Outputs | None = None
 ) -> tuple[bool, str]:
     """Whether a job runs, and why, given the results and outputs of all jobs before it.
 
     Outputs are None where nothing has run: a condition that looks at them is an error.
     """
-    needs: dict[str, Value] = {
-        name: {
-            "result": results[name],
-            # json does not look into an empty one
-            "outputs": _Unknown(x=None) if outputs is None else {**outputs.get(name, {})},
-        }
-        for name in job.needs
-    }
     ancestors = sorted(workflow.ancestors(job.name))
     status = expressions.job_status(results[name] for name in ancestors)
     holds, reason = True, "all it needs succeeded" if job.needs else "it needs nothing"
     if job.condition:
-        names = {**event_contexts(event), "needs": needs, **status}
+        names = {**contexts.of_job(workflow, job, event, results, outputs), **status}
         node = parse(job.condition)
         holds = truthy(expressions.evaluate(job.condition, names))
         reason = explain(node, names)
-        if any(part.name in status for part in node.walk()):
+        if expressions.uses_status(job.condition):
             return holds, reason
     for name in ancestors:
         if results[name] != SUCCESS:
             return False, f"{name}, which it needs, ended with {results[name]}"
     return holds, reason
+
+
+def complete(workflow: Workflow, job: Job, event: Event, results: Results) -> Job:
+    """A job with its matrix, where expressions make that (UsageError if they look at outputs
+    of other jobs, or what they make is not a matrix).
+    """
+    if job.open_strategy is None:
+        return job
+    names = contexts.of_job(workflow, job, event, results)
+    strategy = expressions.evaluate_tree(job.open_strategy, names)
+    try:
+        if not isinstance(strategy, dict):
+            raise ValueError("it is not an object")
+        rows = tuple(expand_matrix(strategy.get("matrix")))
+    except ValueError as error:
+        raise UsageError(f"The matrix of the job {job.name}: {error}.") from error
+    return replace(job, matrix=rows, open_strategy=None)
+
+
+def tolerates(text: str, names: Names) -> bool:
+    """Whether a job (a combination of its matrix) or step may fail: ``continue-on-error``."""
+    return to_string(expressions.evaluate_text(text, names)) == "true"
 
 
 def decide(
@@ -145,8 +112,24 @@ def decide(
     results: dict[str, str] = {}
     decisions: dict[str, Decision] = {}
     for name in workflow.order():
-        job = workflow.jobs[name]
-        run, reason = (False, refusal) if refusal else decide_job(workflow, job, event, results)
-        results[name] = (FAILURE if name in failed else SUCCESS) if run else SKIPPED
-        decisions[name] = Decision(job, run, reason, results[name])
+        with expressions.naming(f"The job {name}"):
+            job = workflow.jobs[name]
+            decision = Decision(job, False, refusal, SKIPPED)
+            if not refusal:
+                decision = _decide(workflow, job, event, results, name in failed)
+        results[name], decisions[name] = decision.result, decision
     return {name: decisions[name] for name in workflow.jobs}
+
+
+def _decide(
+    workflow: Workflow, job: Job, event: Event, results: Results, fails: bool
+) -> Decision:
+    run, reason = decide_job(workflow, job, event, results)
+    if not run:
+        return Decision(job, run, reason, SKIPPED)
+    job = complete(workflow, job, event, results)
+    names = contexts.of_job(workflow, job, event, results)
+    rows = [{**names, "matrix": dict(row)} for row in job.matrix or ({},)]
+    if fails and all(tolerates(job.tolerated, row) for row in rows):
+        return Decision(job, run, f"{reason}; it may fail (continue-on-error)", SUCCESS)
+    return Decision(job, run, reason, FAILURE if fails else SUCCESS)

@@ -17,6 +17,7 @@ import math
 import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -42,6 +43,16 @@ class ExpressionError(UsageError):
         detail = f"  {expression}\n  {' ' * (position - 1)}^" if shown else ""
         super().__init__(f"{reason} at position {position} of the expression.", detail=detail)
         self.position = position
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """What is wrong in an expression says where that stands."""
+    try:
+        yield
+    except ExpressionError as error:
+        error.message = f"{what}: {error.message}"
+        raise
 
 
 class Node(Struct, frozen=True, eq=False):
@@ -205,7 +216,14 @@ def check(node: Node, names: Collection[str]) -> None:
     """Refuse other names, as GitHub does even where they would never be reached."""
     for part in node.walk():
         if part.form == "name" and part.name not in names:
-            raise part.error(f"{part.source!r} is not known here")
+            known = ", ".join(name for name in names if "(" not in name)
+            others = f", but {known}" if known else ""
+            raise part.error(f"{part.source!r} is not known here{others}")
+
+
+def uses_status(text: str) -> bool:
+    """Whether a condition has a status function; success() is implied where it has not."""
+    return bool(text) and any(part.name.endswith("()") for part in parse(text).walk())
 
 
 def value_of(node: Node, names: Names) -> Value:
@@ -240,6 +258,15 @@ def evaluate_text(text: str, names: Names) -> Value:
     if "${{" in rest:
         raise ExpressionError("The ${{ is not closed by }}", text, rest.index("${{") + 1)
     return BRACES.sub(lambda match: to_string(evaluate(match[1], names)), text)
+
+
+def evaluate_tree(value: Value, names: Names) -> Value:
+    """Plain data with the values of all its texts."""
+    if isinstance(value, dict):
+        return {key: evaluate_tree(each, names) for key, each in value.items()}
+    if isinstance(value, list):
+        return [evaluate_tree(each, names) for each in value]
+    return evaluate_text(value, names) if isinstance(value, str) else value
 
 
 def job_status(results: Iterable[str], cancelled: bool = False) -> dict[str, bool]:

@@ -21,7 +21,7 @@ from tools.images import record as images
 from tools.registry.manifest import is_loopback
 from tools.runs import record as runs
 from tools.runs.record import ArtifactRecord, RunRecord, critical_path
-from tools.workflow import decisions, jobs, model, plan
+from tools.workflow import changes, contexts, decisions, jobs, model, plan
 from tools.workflow.decisions import CANCELLED, FAILURE, SUCCESS
 from tools.workflow.runner import NOT_RUN, Runner
 from tools.workflow.triggers import Trigger, not_triggered
@@ -59,17 +59,19 @@ def work(options: Options) -> int:
 
 def create_runner(options: Options) -> Runner:
     """All that is decided before anything runs."""
-    settings, graph = load(), model.load()
-    event = plan.find_event(options, os.environ)
+    graph = model.load()
+    event = changes.find(plan.find_event(options, os.environ), graph.triggers, ROOT)
     if refusal := not_triggered(event, graph.triggers):
         if options.describe_an_event or console.on_actions():
             raise UsageError(f"Nothing to run: {refusal}.", "Give another --event or --ref.")
         # Somebody who works on a branch of their own wants to know what CI will say of it.
         console.say(f"note: on GitHub nothing would run: {refusal}")
         graph = dataclasses.replace(graph, triggers=(Trigger(event.name, {}),))
-    decisions.decide(graph, event, options.failed)  # refuses what is not a job
+    settings = load(contexts.variables(graph, event, os.environ))
     # Where origin does not name the repository, the images' name does.
     event = dataclasses.replace(event, repository=event.repository or settings.image_name)
+    decided = decisions.decide(graph, event, options.failed)
+    graph = dataclasses.replace(graph, jobs={n: one.job for n, one in decided.items()})
     policy = jobs.Policy(
         publish=options.publish,
         push=options.publish or is_loopback(settings.registry),
@@ -78,7 +80,9 @@ def create_runner(options: Options) -> Runner:
     )
     # Sorts by time, and belongs to no other run.
     name = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-    return Runner(graph, event, policy, ROOT, name, options.failed)
+    runner = Runner(graph, event, policy, ROOT, name, options.failed)
+    planned_commands(runner)  # what is not understood is refused before anything runs
+    return runner
 
 
 def find_obstacles(settings: Settings) -> dict[str, PipelineError]:
@@ -94,15 +98,28 @@ def find_obstacles(settings: Settings) -> dict[str, PipelineError]:
     return obstacles
 
 
-def show_commands(runner: Runner, as_json: bool) -> None:
-    """What would be run, by matrix job; nothing for what would not."""
+def planned_commands(runner: Runner) -> dict[str, list[str]]:
+    """What would be run, by matrix job; nothing for what would not (UsageError: a step is not
+    understood).
+    """
     plans = decisions.decide(runner.graph, runner.event, runner.failed)
+    results = {name: one.result for name, one in plans.items()}
     commands: dict[str, list[str]] = {}
     for one in runner.all_matrix_jobs():
-        planned = jobs.commands(one, runner.event, runner.policy, {}, {})
-        runs_here = plans[one.job.name].run and one.obstacle is None
-        commands[one.name] = [process.display(words) for _, words in planned if runs_here]
-        console.say(f"{one.name}: {'; '.join(commands[one.name]) or 'not run'}")
+        commands[one.name] = []
+        runs_here = plans[one.job.name].run and one.job.name not in runner.failed
+        if runs_here and one.obstacle is None:
+            names = contexts.of_job(runner.graph, one.job, runner.event, results, {})
+            found = jobs.job_commands(runner.graph, one, names, runner.policy)
+            commands[one.name] = [process.display(command.words) for command in found]
+    return commands
+
+
+def show_commands(runner: Runner, as_json: bool) -> None:
+    """What would be run."""
+    commands = planned_commands(runner)
+    for name, lines in commands.items():
+        console.say(f"{name}: {'; '.join(lines) or 'not run'}")
     if as_json:
         console.emit_json({"event": runner.event.to_json(), "commands": commands})
 

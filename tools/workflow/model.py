@@ -17,60 +17,82 @@ from msgspec import Struct, convert
 
 from tools.core.errors import UsageError
 from tools.core.settings import ROOT
-from tools.workflow import expressions
-from tools.workflow.triggers import FILTERS, Trigger
+from tools.workflow import commands, expressions
+from tools.workflow.triggers import FILTERS, UNKNOWN, Trigger
 from tools.workflow.values import Value, to_number, to_string
 
 WORKFLOW = Path(".github/workflows/ci-cd.yml")
-# "Context availability", jobs.<job_id>.if; vars and secrets are not known here.
-JOB_NAMES = tuple("github needs inputs success() failure() always() cancelled()".split())
-STEP_NAMES = JOB_NAMES + tuple("env job matrix runner secrets steps strategy vars".split())
+STATUS = "success() failure() always() cancelled()"
+# "Context availability": jobs.<job_id>.if, jobs.<job_id>.steps.if.
+JOB_NAMES = f"github needs vars inputs {STATUS}".split()
+STEP_NAMES = f"github needs strategy matrix job runner env vars steps inputs {STATUS}".split()
 Row: TypeAlias = dict[str, Value]
 
 
-class Step(Struct, rename={"ident": "id", "condition": "if", "inputs": "with"}):
+# Our names of the keys that are words of Python, or say less than they mean.
+_KEYS = {"ident": "id", "condition": "if", "inputs": "with", "tolerated": "continue-on-error"}
+_KEYS |= {"folder": "working-directory", "runs_on": "runs-on"}
+_JOB_KEYS = _KEYS | {"name": "key", "title": "name", "matrix": "rows"}
+
+
+class Step(Struct, rename=_KEYS.get):
     """One step of a job; what is not given is empty, ``${{ }}`` is as it stands there."""
 
     name: str = ""
     ident: str = ""
     condition: str = ""  # without ``${{ }}``
     run: str = ""
+    shell: str = ""
+    folder: str = ""  # in which it runs
     uses: str = ""
     inputs: dict[str, str] = {}  # of the action
-    env: dict[str, str] = {}  # of the step and its job
+    env: dict[str, str] = {}
+    tolerated: str = ""  # whether it may fail
 
     def __post_init__(self) -> None:
         self.condition = _condition(self.condition, STEP_NAMES)
 
     @property
-    def session(self) -> str:
-        """The nox session that it runs, as it stands there; empty for none."""
-        match = re.search(r"(?:^|\s)nox -s (\"[^\"]+\"|'[^']+'|\S+)", self.run)
-        return match[1].strip("\"'") if match else ""
+    def title(self) -> str:
+        """What a person finds it by."""
+        return self.name or self.ident or self.run or self.uses
+
+    @property
+    def sessions(self) -> tuple[str, ...]:
+        """The nox sessions that it runs, as they stand there; none if that is not all it
+        does, or not known before it runs.
+        """
+        try:
+            return commands.parse(self.run).sessions
+        except ValueError:
+            return ()
 
 
-class Job(Struct, rename={"name": "key", "title": "name", "matrix": "rows", "condition": "if"}):
+class Job(Struct, rename=_JOB_KEYS.get):
     """One job; what is not given is empty."""
 
     name: str  # its key in the file
     needs: tuple[str, ...]
     matrix: tuple[dict[str, Any], ...]  # its combinations
-    steps: tuple[Step, ...]
+    steps: tuple[Step, ...] = ()
+    open_strategy: Any = None  # where expressions make the matrix
+    uses: str = ""  # the workflow that it calls
     title: str = ""  # its name in the file, else its key
     condition: str = ""  # without ``${{ }}``
+    runs_on: Any = ""
+    defaults: Any = None  # of its steps, or all of the workflow's
     env: dict[str, str] = {}
+    tolerated: str = ""  # whether it may fail
 
     def __post_init__(self) -> None:
         self.condition = _condition(self.condition, JOB_NAMES)
         self.title = self.title or self.name
-        for step in self.steps:
-            step.env = self.env | step.env
 
     @property
     def sessions(self) -> tuple[str, ...]:
         """Names of the nox sessions that it runs, each once, without parameters."""
-        names = (step.session.partition("(")[0] for step in self.steps if step.session)
-        return tuple(dict.fromkeys(names))
+        named = [commands.base_name(one) for step in self.steps for one in step.sessions]
+        return tuple(dict.fromkeys(named))
 
 
 @dataclass(frozen=True)
@@ -78,8 +100,10 @@ class Workflow:
     """A workflow file."""
 
     path: Path  # relative to the repository's root
+    title: str  # its name in the file, else its path
     triggers: tuple[Trigger, ...]
     jobs: Mapping[str, Job]  # in the file's order
+    env: Mapping[str, str]
 
     def order(self) -> list[str]:
         """The jobs so that each comes after those it needs."""
@@ -101,7 +125,7 @@ def expand_matrix(matrix: object) -> list[Row]:
     Source: "Workflow syntax for GitHub Actions", ``jobs.<job_id>.strategy.matrix``.
     """
 
-    axes = convert(matrix, dict[str, list[Any]])
+    axes = convert(matrix or {}, dict[str, list[Any]])
     include = convert(axes.pop("include", []), list[dict[str, Any]])
     exclude = convert(axes.pop("exclude", []), list[dict[str, Any]])
     rows = [dict(zip(axes, row, strict=True)) for row in itertools.product(*axes.values())]
@@ -142,9 +166,10 @@ def _plain(node: yaml.Node, typed: bool = False) -> Value:
         return [_plain(each, typed) for each in node.value]
     mapping: dict[str, Value] = {}
     for key, value in node.value:
-        if str(key.value) in mapping:
+        if str(key.value) in mapping or key.value == "<<":
             twice = f"{key.value!r} stands twice"
-            raise yaml.MarkedYAMLError(problem=twice, problem_mark=key.start_mark)
+            wrong = "GitHub has anchors, but no <<" if key.value == "<<" else twice
+            raise yaml.MarkedYAMLError(problem=wrong, problem_mark=key.start_mark)
         mapping[str(key.value)] = _plain(value, typed or key.value == "matrix")
     return mapping
 
@@ -163,6 +188,13 @@ def _condition(text: str, names: Collection[str]) -> str:
     return text
 
 
+def has_expression(value: object) -> bool:
+    """Whether ``${{`` stands anywhere in it."""
+    if isinstance(value, list | dict):
+        return any(map(has_expression, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str) and "${{" in value
+
+
 def _texts(value: object) -> list[str]:
     """One text, or a list of them."""
     return convert(value if isinstance(value, list) else [value], list[str])
@@ -170,26 +202,33 @@ def _texts(value: object) -> list[str]:
 
 def _job(name: str, content: dict[str, object]) -> Job:
     try:
-        if unknown := content.keys() & {"uses", "continue-on-error"}:
-            raise ValueError(f"{min(unknown)!r} is not understood here")
-        strategy = convert(content.get("strategy", {}), dict[str, object])
-        rows = expand_matrix(strategy.get("matrix", {}))
-        needs = _texts(content.get("needs", []))
-        return convert({**content, "key": name, "needs": needs, "rows": rows}, Job)
+        if not {"steps", "uses"} & content.keys():
+            raise ValueError("it has neither steps nor uses")
+        strategy: object = content.get("strategy") or {}
+        matrix = strategy.get("matrix") if isinstance(strategy, dict) else strategy
+        read: dict[str, object] = {
+            "key": name,
+            "needs": _texts(content.get("needs") or []),
+            "rows": [] if has_expression(matrix) else expand_matrix(matrix),
+            "open_strategy": strategy if has_expression(matrix) else None,
+        }
+        return convert({**content, **read}, Job)
     except ValueError as error:
         raise ValueError(f"The job {name}: {error}") from error
 
 
 def _trigger(name: str, content: object) -> Trigger:
     filters = content.items() if isinstance(content, dict) else ()
-    return Trigger(
-        name, {key: tuple(_texts(found)) for key, found in filters if key in FILTERS}
-    )
+    known = FILTERS + UNKNOWN
+    return Trigger(name, {key: tuple(_texts(found)) for key, found in filters if key in known})
 
 
 class _File(Struct):
     on: object
     jobs: dict[str, dict[str, object]]
+    name: str = ""
+    env: dict[str, str] = {}
+    defaults: object = None
 
 
 def parse(text: str, path: Path = WORKFLOW) -> Workflow:
@@ -198,8 +237,10 @@ def parse(text: str, path: Path = WORKFLOW) -> Workflow:
         node = yaml.compose(text, Loader=_YAML)
         file = convert(_plain(node) if node else None, _File)
         on = file.on if isinstance(file.on, dict) else dict.fromkeys(_texts(file.on))
-        jobs = {name: _job(name, content) for name, content in file.jobs.items()}
-        workflow = Workflow(path, tuple(_trigger(*entry) for entry in on.items()), jobs)
+        above = {"defaults": file.defaults}
+        jobs = {name: _job(name, above | content) for name, content in file.jobs.items()}
+        triggers = tuple(_trigger(*entry) for entry in on.items())
+        workflow = Workflow(path, file.name or path.as_posix(), triggers, jobs, file.env)
         if unknown := set(workflow.order()) - jobs.keys():
             raise ValueError(f"{min(unknown)!r}, which is needed, is not a job")
         return workflow

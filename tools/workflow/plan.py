@@ -20,8 +20,12 @@ from tools.repo import git
 from tools.repo.context import current_event
 from tools.repo.event import Event
 from tools.repo.versions import TagVersion, parse_tag
-from tools.workflow import decisions, model
+from tools.workflow import changes, contexts, decisions, model
 from tools.workflow.decisions import Decision
+
+# The activity of an event of which no other is said.
+ACTIONS = dict.fromkeys(("pull_request", "pull_request_target"), "synchronize")
+ACTIONS |= {"merge_group": "checks_requested"}
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class EventOptions:
     sha: str | None = cli.option(None, "full commit hash")
     pr: int | None = cli.option(None, "a pull request's number", type=cli.count)
     fork: bool = cli.option(False, "the pull request is from a fork")
+    action: str = cli.option("", "the event's activity (a pull request: synchronize)")
     force_build: bool = cli.option(False, "input of a manual run")
     default_branch: str | None = cli.option(
         None, "the repository's default branch, which a pull request is to change"
@@ -128,6 +133,7 @@ def describe(options: EventOptions, current: Event) -> Event:
         base_ref=branch if is_pull else "",
         fork=is_pull and options.fork,
         deleted=name == "push" and options.sha == events.NO_COMMIT,
+        action=options.action or ACTIONS.get(name, ""),
         force_build=options.force_build,
         payload={},
     )
@@ -165,15 +171,16 @@ def make_plan(
     be evaluated.
     """
     decided = decisions.decide(graph, event, failed)
-    # What a job is for shows in the session that it runs first.
-    run = {decision.job.sessions[0] for decision in decided.values() if decision.run}
+    run = {session for one in decided.values() if one.run for session in one.job.sessions}
     tags = {
         "development": names.development_tags(event, existing) if "docker_dev" in run else [],
         "production": names.production_tags(event) if "prod_image" in run else [],
     }
     images = {kind: [f"{settings.image}:{tag}" for tag in ones] for kind, ones in tags.items()}
     release = parse_tag(event.tag) if "release" in run and event.tag is not None else None
-    return Plan(event, decided, images, names.labels(event, created), release)
+    # A tag that starts nothing need not be a version.
+    labels = names.labels(event, created) if run or event.tag is None else {}
+    return Plan(event, decided, images, labels, release)
 
 
 def show(plan: Plan) -> None:
@@ -207,11 +214,12 @@ class Options(EventOptions):
 
 def work(options: Options) -> None:
     """Print the plan."""
-    event = find_event(options, os.environ)
+    graph = model.load()
+    event = changes.find(find_event(options, os.environ), graph.triggers, ROOT)
     plan = make_plan(
-        model.load(),
+        graph,
         event,
-        load(),
+        load(contexts.variables(graph, event, os.environ)),
         failed=options.failed,
         existing=git.every_tag(ROOT) if event.tag is not None else [],
         created=git.commit_time(ROOT),

@@ -4,6 +4,7 @@ Each command is a nox of its own, whose output is a log. Threads wait for them; 
 decides, with the same conditions as Actions, what comes next.
 """
 
+import contextlib
 import graphlib
 import os
 import re
@@ -16,14 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.core import console, files, process
+from tools.core.errors import UsageError
 from tools.core.secrets import redact
 from tools.core.settings import SECRET_VARIABLES
 from tools.repo.event import Event
 from tools.runs.record import FOLDER, JobRecord
-from tools.workflow import decisions, jobs
+from tools.workflow import contexts, decisions, jobs
+from tools.workflow.contexts import Outputs
 from tools.workflow.decisions import CANCELLED, FAILURE, SKIPPED, SUCCESS
 from tools.workflow.jobs import WAITING, MatrixJob, Policy
-from tools.workflow.model import Workflow
+from tools.workflow.model import Job, Workflow
+from tools.workflow.values import Value
 
 RUNNING, NOT_RUN = "running", "not run"
 # Of the results of a matrix, the first of these is the job's.
@@ -71,9 +75,20 @@ class Runner:
         self.reasons: dict[str, str] = {}
         self.outputs: dict[str, dict[str, str]] = {}
         self.matrix_jobs = {
-            name: list(jobs.matrix_jobs(self.graph.jobs[name], self.policy))
-            for name in self.graph.order()
+            name: list(jobs.matrix_jobs(job, self.policy, self.names(job, None)))
+            for name, job in ((name, self.graph.jobs[name]) for name in self.graph.order())
         }
+
+    def names(self, job: Job, outputs: Outputs | None) -> dict[str, Value]:
+        """What a job's keys can refer to."""
+        return contexts.of_job(self.graph, job, self.event, self.results(), outputs)
+
+    def results(self) -> dict[str, str]:
+        """The results of the jobs that have ended. What this machine cannot run is left to
+        CI, and does not keep it from the rest.
+        """
+        records = list(self.records.items())  # at once: jobs end while others ask
+        return {name: one.result.replace(NOT_RUN, SUCCESS) for name, one in records}
 
     def all_matrix_jobs(self) -> list[MatrixJob]:
         """Each after those it needs."""
@@ -88,7 +103,7 @@ class Runner:
 
         After Ctrl-C all children are ended, and what has not ended by itself is cancelled.
         """
-        files.write_json(self.folder / "event.json", decisions.payload(self.event))
+        files.write_json(self.folder / "event.json", contexts.payload(self.event))
         with ThreadPoolExecutor(parallel) as pool:
             try:
                 self._run_graph(pool)
@@ -124,16 +139,14 @@ class Runner:
 
     def _begin(self, name: str) -> list[MatrixJob]:
         """Decide about a job whose needs have ended; what of it is to run."""
-        # What this machine cannot run is left to CI, and does not keep it from the rest.
-        needs = {n: r.result.replace(NOT_RUN, SUCCESS) for n, r in self.records.items()}
         run, self.reasons[name] = decisions.decide_job(
-            self.graph, self.graph.jobs[name], self.event, needs, outputs=self.outputs
+            self.graph, self.graph.jobs[name], self.event, self.results(), self.outputs
         )
         for one in self.matrix_jobs[name]:
             if not run:
                 _change(one, SKIPPED, self.reasons[name])
             elif name in self.failed:
-                _change(one, FAILURE, "supposed to fail (--failed)")
+                self._fail(one, "supposed to fail (--failed)")
             elif one.obstacle is not None:
                 _change(one, NOT_RUN, one.obstacle.message)
         return [one for one in self.matrix_jobs[name] if one.record.result == WAITING]
@@ -165,21 +178,31 @@ class Runner:
         if problem and self.interrupted.is_set():
             _change(one, CANCELLED, "interrupted")
         else:
-            _change(one, FAILURE if problem else SUCCESS, problem)
+            self._fail(one, problem) if problem else _change(one, SUCCESS)
+
+    def _fail(self, one: MatrixJob, problem: str) -> None:
+        """It failed, which counts as success if it may (continue-on-error)."""
+        result, names = FAILURE, self.names(one.job, self.outputs)
+        with contextlib.suppress(UsageError):  # what is not understood is no permission
+            if decisions.tolerates(one.job.tolerated, {**names, "matrix": dict(one.values)}):
+                result, problem = SUCCESS, f"{problem}; it may fail (continue-on-error)"
+        _change(one, result, problem)
 
     def _run_commands(self, one: MatrixJob) -> str:
-        """Run its commands until one fails; what went wrong, empty for nothing."""
-        steps: dict[str, dict[str, str]] = {}
-        for step, words in jobs.commands(one, self.event, self.policy, self.outputs, steps):
+        """Run its commands; what went wrong first, empty for nothing."""
+        problem, names = "", self.names(one.job, self.outputs)
+        for command in jobs.job_commands(self.graph, one, names, self.policy):
             if self.interrupted.is_set():
                 return "interrupted"
-            if code := self._run_command(words, one):
-                return f"{process.display(words)} ended with exit code {code}"
-            steps[step] = dict(one.outputs)
-        return ""
+            code, outputs = self._run_command(command.words, one)
+            one.note(command, outputs, code)
+            if code and not command.tolerated:
+                line = process.display(command.words)
+                problem = problem or f"{line} ended with exit code {code}"
+        return problem
 
-    def _run_command(self, words: list[str], one: MatrixJob) -> int:
-        """Run one command into the log; its exit code."""
+    def _run_command(self, words: list[str], one: MatrixJob) -> tuple[int, dict[str, str]]:
+        """Run one command into the log; its exit code, and its outputs."""
         output = self.folder / f"{one.name}.output"
         output.write_bytes(b"")
         env = self.environment(os.environ) | {"GITHUB_OUTPUT": str(output)}
@@ -194,13 +217,15 @@ class Runner:
 
             show(f"$ {process.display(words)}")
             done = process.stream(command, env=env, check=False, show=show, keep=1)
-        one.outputs |= parse_outputs(output.read_text(encoding="utf-8"))
-        return done.code
+        return done.code, parse_outputs(output.read_text(encoding="utf-8"))
 
     def environment(self, ours: Mapping[str, str]) -> dict[str, str]:
-        """The children's environment: ours and the event, without secrets that publish."""
+        """The children's environment: ours, the workflow's where ours has nothing, and the
+        event, without secrets that publish.
+        """
         dropped = OWN_VARIABLES | (set() if self.policy.publish else PUBLISHING_SECRETS)
-        env = {key: value for key, value in ours.items() if key not in dropped}
+        known = contexts.variables(self.graph, self.event, ours)
+        env = {key: value for key, value in known.items() if key not in dropped}
         if own := ours.get("VIRTUAL_ENV"):  # the environment of this session is not the jobs'
             paths = env.get("PATH", "").split(os.pathsep)
             env["PATH"] = os.pathsep.join(path for path in paths if not path.startswith(own))

@@ -9,7 +9,7 @@ one.
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NoReturn, TypeAlias, cast
 
@@ -19,6 +19,20 @@ Test: TypeAlias = Callable[[str, str], bool]
 
 class Filtered(list["Value"]):
     """The result of ``.*``: an index applied to it applies to each of its items."""
+
+
+class Closed(dict[str, "Value"]):
+    """An object that has more members than are known here: to look at another is refused, and
+    so is what looks at all of them.
+    """
+
+    def __init__(self, why: str, members: Mapping[str, "Value"]) -> None:
+        super().__init__({"": None, **members})  # json does not look into an empty one
+        self.why = why
+
+    def items(self) -> NoReturn:
+        """What ``.*`` and ``toJSON`` ask for."""
+        raise ValueError(self.why)
 
 
 def truthy(value: Value) -> bool:
@@ -110,8 +124,11 @@ def item(target: Value, *index: Value) -> Value:
     keys = [to_string(key) for key in index if not isinstance(key, list | dict)]
     for parent in target if isinstance(target, Filtered) else [target]:
         if isinstance(parent, dict):
-            found = parent.items()
-            hits += [each for name, each in found if not index or keys and _equal(name, *keys)]
+            found = dict.items(parent) if index else parent.items()
+            named = [each for name, each in found if not index or keys and _equal(name, *keys)]
+            if isinstance(parent, Closed) and not named:
+                raise ValueError(parent.why)
+            hits += named
         elif isinstance(parent, list) and not index:
             hits += parent
         elif isinstance(parent, list) and 0 <= (number := to_number(*index)) < len(parent):
