@@ -68,10 +68,12 @@ def have_nox() -> Path:
     return python_of(ENVIRONMENT)
 
 
-def with_services(user: str) -> dict[str, str]:
-    """Start what is missing; nothing where that is impossible, except in CI."""
+def with_services(user: str, both: bool) -> dict[str, str]:
+    """Start what is missing, with ``both`` an engine for each image store; nothing where that
+    is impossible, except in CI.
+    """
     try:
-        return services.start(user)
+        return services.start(user, both=both)
     except (services.ServicesError, OSError, subprocess.SubprocessError) as error:
         if os.environ.get("CI"):
             raise
@@ -86,14 +88,10 @@ def run(sessions: Sequence[str], rest: Sequence[str]) -> int:
         return 2
     python = have_nox()
     user = str(os.getpid())
-    found = with_services(user)
-    # What a person set wins over what was started here, except for the engine: ours is
-    # started only where theirs does not answer.
-    env = {**found, **os.environ}
-    env.update({key: found[key] for key in ("DOCKER_HOST",) if key in found})
-    env["PATH"] = f"{python.parent}{os.pathsep}{env['PATH']}"
     command = [str(python), "-m", "nox", "--sessions", *sessions]
     try:
+        env = services.environment(with_services(user, both="tests" in sessions))
+        env["PATH"] = f"{python.parent}{os.pathsep}{env['PATH']}"
         child = subprocess.Popen(
             [*command, *(["--", *rest] if rest else [])], cwd=ROOT, env=env
         )

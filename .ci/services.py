@@ -7,6 +7,10 @@ Used by ``.ci/run`` and ``.ci/local.py``; also by hand::
     python3 .ci/services.py stop
     python3 .ci/services.py run -- CMD   # start, run CMD with the variables, stop
 
+With ``--both-stores`` there are two engines, one with each image store (classic as hosted
+runners have had, and containerd's): CLASSIC_DOCKER_HOST and CONTAINERD_DOCKER_HOST lead to
+them. The one that is missing is started beside the first.
+
 What is already there is used as it is: an engine that answers is never replaced, a
 base image that is present is never rebuilt. On Debian 12 as root a missing engine is
 installed from Debian's own packages and started beside (never instead of) anything
@@ -18,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -80,19 +85,26 @@ def run(*command: str, quiet: bool = True, timeout: float | None = None) -> str:
     return done.stdout
 
 
-def answers(docker_host: str | None) -> bool:
-    """Whether a Docker engine answers at ``docker_host`` (None: where docker looks)."""
+def image_store(docker_host: str | None) -> str:
+    """How the engine at ``docker_host`` (None: where docker looks) keeps images: ``classic``
+    or ``containerd``; empty if none answers.
+    """
     if shutil.which("docker") is None:
-        return False
+        return ""
     env = dict(os.environ)
     if docker_host:
         env["DOCKER_HOST"] = docker_host
-    command = ["docker", "version", "--format", "{{.Server.Version}}"]
+    command = ["docker", "info", "--format", "{{.ServerVersion}} {{json .DriverStatus}}"]
     try:
-        done = subprocess.run(command, env=env, capture_output=True, timeout=20, check=False)
+        done = subprocess.run(
+            command, env=env, capture_output=True, text=True, timeout=20, check=False
+        )
     except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0
+        return ""
+    version, _, status = done.stdout.partition(" ")
+    if not version:
+        return ""
+    return "containerd" if "io.containerd.snapshotter" in status else "classic"
 
 
 def alive_pid(pid: int) -> bool:
@@ -288,35 +300,76 @@ def wait_for(what: str, ready: Callable[[], bool], pid: int, log: Path) -> None:
     raise ServicesError(f"{what} did not start; the end of {log}:\n{tail}")
 
 
-def start_engine(state: Path) -> str:
-    """Start an engine of our own under ``state``; its address."""
-    host = f"unix://{state / 'docker.sock'}"
-    if alive(state / "dockerd.pid") and answers(host):
+def start_engine(folder: Path, store: str, second: bool = False) -> str:
+    """Start an engine of our own with an image store under ``folder``; its address. The
+    second on a machine shares nothing with the first: neither its bridge and its firewall
+    rules, nor the names in a containerd that both may use.
+    """
+    host = f"unix://{folder / 'docker.sock'}"
+    if alive(folder / "dockerd.pid") and image_store(host):
         return host
-    config = state / "dockerd.json"
+    folder.mkdir(exist_ok=True)
+    config = folder / "dockerd.json"
     settings = {
-        # Needed to push indexes and attestations with the docker driver.
-        "features": {"containerd-snapshotter": True},
+        # With containerd's store the docker driver pushes indexes and attestations.
+        "features": {"containerd-snapshotter": store == "containerd"},
         "insecure-registries": ["127.0.0.0/8"],
     }
     config.write_text(json.dumps(settings))
     for stale in ("docker.sock", "docker.pid"):
-        (state / stale).unlink(missing_ok=True)
-    pid = spawn(
-        [
-            "dockerd",
-            f"--config-file={config}",
-            f"--data-root={state / 'engine'}",
-            f"--exec-root={state / 'exec'}",
-            f"--pidfile={state / 'docker.pid'}",
-            f"--host={host}",
-        ],
+        (folder / stale).unlink(missing_ok=True)
+    command = [
         "dockerd",
-        state,
-    )
-    wait_for("the Docker engine", lambda: answers(host), pid, state / "dockerd.log")
-    say(f"engine started (process {pid})")
+        f"--config-file={config}",
+        f"--data-root={folder / 'engine'}",
+        f"--exec-root={folder / 'exec'}",
+        f"--pidfile={folder / 'docker.pid'}",
+        f"--host={host}",
+        f"--group={os.getgid()}",
+    ]
+    if second:
+        name = have_bridge(folder)
+        command += [f"--bridge={name}", "--iptables=false", "--ip6tables=false"]
+        command += [f"--containerd-namespace={name}"]
+        command += [f"--containerd-plugins-namespace=plugins.{name}"]
+    pid = spawn([*(as_root() or []), *command], "dockerd", folder)
+    wait_for("the Docker engine", lambda: bool(image_store(host)), pid, folder / "dockerd.log")
+    say(f"engine with the {store} image store started (process {pid})")
     return host
+
+
+def bridge_of(folder: Path) -> str:
+    """The network bridge of the engine under ``folder``; names may have 15 characters."""
+    return f"mlc-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]}"
+
+
+def have_bridge(folder: Path) -> str:
+    """Make the bridge of the engine under ``folder``; its name. With ``--bridge=none`` dockerd
+    would delete docker0, the first engine's.
+    """
+    name = bridge_of(folder)
+    if not Path("/sys/class/net", name).exists():
+        run(*(as_root() or []), "ip", "link", "add", name, "type", "bridge")
+    return name
+
+
+def both_stores(state: Path, first: str) -> dict[str, str]:
+    """The variables that lead to an engine with each image store: the ``first``, and another
+    that is there or is started beside it, with the same base image; without one where that
+    is impossible.
+    """
+    store = image_store(first)
+    other = {"classic": "containerd", "containerd": "classic"}[store]
+    found = {f"{store.upper()}_DOCKER_HOST": first}
+    name = f"{other.upper()}_DOCKER_HOST"
+    host = os.environ.get(name)
+    if not (host and image_store(host) == other):
+        if as_root() is None or shutil.which("dockerd") is None:
+            say(f"no engine with the {other} image store can be started here: not its tests")
+            return found
+        host = start_engine(state / other, other, second=True)
+    copy_base_image(first, host)
+    return found | {name: host}
 
 
 def free_port() -> int:
@@ -403,6 +456,16 @@ def have_base_image(env: Mapping[str, str]) -> None:
             raise ServicesError(f"docker import failed: {done.stderr.strip()}")
 
 
+def copy_base_image(source: str, target: str) -> None:
+    """Make ``BASE_IMAGE`` of one engine known to another, if the one has it."""
+    save, load = (["docker", f"--host={host}"] for host in (source, target))
+    inspect = [*load, "image", "inspect", BASE_IMAGE]
+    if subprocess.run(inspect, capture_output=True, check=False).returncode == 0:
+        return
+    with subprocess.Popen([*save, "save", BASE_IMAGE], stdout=subprocess.PIPE) as saving:
+        subprocess.run([*load, "load", "--quiet"], stdin=saving.stdout, check=False, stdout=2)
+
+
 # --- together ----------------------------------------------------------------
 
 
@@ -419,8 +482,9 @@ def locked(state: Path) -> Iterator[None]:
         yield
 
 
-def start(user: str, install: bool = True) -> dict[str, str]:
-    """Start what is missing for ``user``; the variables that lead to it.
+def start(user: str, install: bool = True, both: bool = False) -> dict[str, str]:
+    """Start what is missing for ``user``, with ``both`` an engine for each image store; the
+    variables that lead to it.
 
     ``user`` is a process id or a name; what is started lives until its last user
     called :func:`stop` or is gone.
@@ -429,11 +493,11 @@ def start(user: str, install: bool = True) -> dict[str, str]:
     found: dict[str, str] = {}
     with locked(state):
         env = dict(os.environ)
-        engine_answers = answers(None)
+        engine_answers = bool(image_store(None))
         if install:
             install_packages(engine=not engine_answers)
         if not engine_answers:
-            found["DOCKER_HOST"] = start_engine(state)
+            found["DOCKER_HOST"] = start_engine(state, "containerd")
             env.update(found)
         registry = start_registry(state)
         if registry:
@@ -441,22 +505,41 @@ def start(user: str, install: bool = True) -> dict[str, str]:
         have_base_image(env)
         # The stand-in has the official name but not the pinned digest.
         found["BASE_IMAGE"] = BASE_IMAGE
+        if both:
+            words = ("docker", "context", "inspect", "--format={{.Endpoints.docker.Host}}")
+            found |= both_stores(state, found.get("DOCKER_HOST") or run(*words).strip())
         users = state / "users"
         users.mkdir(exist_ok=True)
         (users / user).touch()
     return found
 
 
+def environment(found: Mapping[str, str]) -> dict[str, str]:
+    """Ours with what was ``found``. What a person set wins over what was started here, except
+    for engines: ours are started only where theirs do not answer.
+    """
+    engines = {name: host for name, host in found.items() if name.endswith("DOCKER_HOST")}
+    return {**found, **os.environ, **engines}
+
+
+def signal_process(pid: int, number: int) -> None:
+    """Send a signal, as root to what was started as root."""
+    try:
+        os.kill(pid, number)
+    except PermissionError:
+        run(*(as_root() or []), "kill", f"-{int(number)}", str(pid))
+
+
 def end(pid_file: Path, limit: float = 30.0) -> None:
     """End the process of ``pid_file``: politely, then not."""
     pid = alive(pid_file)
     if pid is not None:
-        os.kill(pid, signal.SIGTERM)
+        signal_process(pid, signal.SIGTERM)
         until = time.monotonic() + limit
         while not has_ended(pid) and time.monotonic() < until:
             time.sleep(0.1)
         if not has_ended(pid):
-            os.kill(pid, signal.SIGKILL)
+            signal_process(pid, signal.SIGKILL)
     pid_file.unlink(missing_ok=True)
 
 
@@ -472,18 +555,19 @@ def stop(user: str) -> None:
             else:
                 say(f"left running: {other.name} still uses the services")
                 return
+        for folder in (state / "classic", state / "containerd"):
+            end(folder / "dockerd.pid")
+            if Path("/sys/class/net", bridge_of(folder)).exists():
+                run(*(as_root() or []), "ip", "link", "delete", bridge_of(folder))
         for name in ("registry", "dockerd"):
             end(state / f"{name}.pid")
 
 
-def run_with(command: Sequence[str], install: bool) -> int:
+def run_with(command: Sequence[str], install: bool, both: bool) -> int:
     """Start, run ``command`` with the variables set, stop; its exit code."""
     user = str(os.getpid())
-    found = start(user, install)
     try:
-        # A setting of the person's own wins over what was started here.
-        env = {**found, **os.environ, **{k: v for k, v in found.items() if k == "DOCKER_HOST"}}
-        child = subprocess.Popen(command, env=env)
+        child = subprocess.Popen(command, env=environment(start(user, install, both)))
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda got, _frame: child.send_signal(got))
         # Ctrl-C reaches the child by itself: it is in the same foreground group.
@@ -498,13 +582,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="engine, registry and base image for tests")
     parser.add_argument("action", choices=("start", "stop", "run"))
     parser.add_argument("--no-install", action="store_true", help="install no packages")
+    parser.add_argument(
+        "--both-stores", action="store_true", help="an engine for each image store"
+    )
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     cut = arguments.index("--") if "--" in arguments else len(arguments)
     command = arguments[cut + 1 :]
     given = parser.parse_args(arguments[:cut])
     try:
         if given.action == "start":
-            for name, value in start("by-hand", not given.no_install).items():
+            found = start("by-hand", not given.no_install, given.both_stores)
+            for name, value in found.items():
                 print(f"export {name}={shlex.quote(value)}")
             return 0
         if given.action == "stop":
@@ -512,7 +600,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if not command:
             parser.error("run needs a command after --")
-        return run_with(command, not given.no_install)
+        return run_with(command, not given.no_install, given.both_stores)
     except (ServicesError, subprocess.TimeoutExpired, OSError) as error:
         say(str(error))
         return 1

@@ -4,6 +4,7 @@ import functools
 import os
 import signal
 import subprocess
+from typing import NoReturn
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -42,13 +43,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("engine"))
 
 
+def skip_except_in_ci(reason: str) -> NoReturn:
+    """Skip a test that lacks something of the machine; in CI, where all is, it fails."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{reason}; in CI that is a failure", pytrace=False)
+    pytest.skip(reason)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Tests that need an engine are skipped without one, but fail in CI."""
     if item.get_closest_marker("engine") and not engine_answers():
-        reason = "no Docker engine with buildx answers"
-        if os.environ.get("CI"):
-            pytest.fail(f"{reason}; in CI that is a failure", pytrace=False)
-        pytest.skip(reason)
+        skip_except_in_ci("no Docker engine with buildx answers")
 
 
 @pytest.fixture(autouse=True)

@@ -2,13 +2,16 @@
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from tests.conftest import skip_except_in_ci
 from tools.core.settings import ROOT
 
 
@@ -71,7 +74,34 @@ def test_what_was_started_ends_with_its_last_user(services: ModuleType) -> None:
     assert services.registry_answers(address)
     services.stop("two")
     assert not services.registry_answers(address)
-    assert services.answers(None)
+    assert services.image_store(None)
+
+
+@pytest.mark.engine
+def test_a_second_engine_leaves_the_first_alone(
+    services: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is an engine with each image store, and containers of the base image run in both,
+    with a network; of the second nothing is left after its last user.
+    """
+    if services.as_root() is None or shutil.which("dockerd") is None:
+        skip_except_in_ci("no second engine can be started here")
+    devices = set(os.listdir("/sys/class/net"))
+    stores = {"CLASSIC_DOCKER_HOST": "classic", "CONTAINERD_DOCKER_HOST": "containerd"}
+    for name in stores:
+        monkeypatch.delenv(name, raising=False)
+    with tempfile.TemporaryDirectory() as folder:  # the path of a socket must be short
+        monkeypatch.setenv("MLC_SERVICES_DIR", folder)
+        try:
+            found = services.start("one", install=False, both=True)
+            for name, store in stores.items():
+                assert services.image_store(found[name]) == store
+                command = ["docker", f"--host={found[name]}", "run", "--rm"]
+                subprocess.run([*command, services.BASE_IMAGE, "true"], check=True)
+        finally:
+            services.stop("one")
+        assert [bool(services.image_store(found[name])) for name in stores].count(True) == 1
+    assert set(os.listdir("/sys/class/net")) == devices
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="services are started on Linux alone")

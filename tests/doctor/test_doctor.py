@@ -201,7 +201,7 @@ INFO = r"printf '29\nnull\n%s\n'"
         (INFO % "0.9.1", "docker engine", "0.9.1, too old", "problem"),
         (
             f'[ "$2" = inspect ] && echo "Driver: docker" || {INFO % "0.13.1"}',
-            "builder", "cannot attest provenance", "warning",
+            "builder", "provenance is attested", "warning",
         ),
     ],
 )  # fmt: skip

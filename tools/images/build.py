@@ -11,7 +11,7 @@ from tools.core.console import human_size
 from tools.core.errors import PipelineError, UsageError
 from tools.core.failures import Failure, explain
 from tools.core.process import Done
-from tools.images import login, record
+from tools.images import archive, login, record
 from tools.images.engine import Engine
 from tools.images.plan import CACHE, LOAD, OCI, PUSH, BuildPlan
 
@@ -107,9 +107,14 @@ def fit_to_builder(plan: BuildPlan, engine: Engine, driver: str) -> BuildPlan:
         return plan
     if loads and (len(plan.platforms) == 1 or not local):
         return replace(plan, provenance=False, cache_to=() if local else plan.cache_to)
+    lacking = {
+        PUSH: "push an image whose provenance is attested",
+        OCI: "write an archive",
+        LOAD: "build for several platforms",
+    }
     raise UsageError(
         f"The builder in use (driver docker, engine {engine.version} without the "
-        "containerd image store) cannot attest provenance.",
+        f"containerd image store) cannot {lacking[plan.output]}.",
         "Create one that can (docker buildx create --name mlc --driver docker-container) "
         "and set BUILDX_BUILDER=mlc, or turn on the containerd image store.",
     )
@@ -119,8 +124,8 @@ def command(plan: BuildPlan, folder: Path) -> list[str]:
     """The ``docker buildx build`` command of a plan: from ``folder`` it takes the wheels, and
     it writes the metadata and an OCI archive there.
     """
-    archive = f"--output=type=oci,dest={folder}/image.tar"
-    outputs = {PUSH: "--push", LOAD: "--load", OCI: archive, CACHE: "--output=type=cacheonly"}
+    file = f"--output=type=oci,dest={folder}/image.tar"
+    outputs = {PUSH: "--push", LOAD: "--load", OCI: file, CACHE: "--output=type=cacheonly"}
     certificates = f"--secret=id=ca-certificates,src={plan.ca_certificates}"
     return [
         "docker", "buildx", "build", "--file=Dockerfile", f"--target={plan.image}",
@@ -160,6 +165,7 @@ def build(plan: BuildPlan, root: Path, env: Mapping[str, str]) -> str:
         if plan.output == CACHE:
             return ""
         if plan.output == OCI:
+            archive.add_docker_manifest(scratch / "image.tar", plan.references)
             (scratch / "image.tar").replace(folder / f"{plan.image}.oci.tar")
         metadata = files.read_json(scratch / "metadata.json", dict[str, object])
         return str(metadata["containerimage.digest"])

@@ -3,18 +3,16 @@ as it is meant to run. One that hangs is stopped; none is left behind however we
 """
 
 import os
-import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tools.core import files, process
-from tools.core.errors import PipelineError, UsageError
+from tools.core.errors import PipelineError
 from tools.core.janitor import Janitor
 from tools.core.process import Done
-from tools.images import engine, login, probe, record
-from tools.registry.manifest import parse_manifest
+from tools.images import archive, engine, login, probe, record
 from tools.repo.context import Context
 
 SEALED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
@@ -63,48 +61,56 @@ class Runner:
 
 
 @contextmanager
-def runner(
-    context: Context, image: str, digest: str = "", archive: str = ""
-) -> Iterator[Runner]:
+def runner(context: Context, image: str, digest: str = "", file: str = "") -> Iterator[Runner]:
     """Get an image, development or production, and run it: the one in the registry with a
-    ``digest``, else that of an OCI ``archive``, else the one that was built last
+    ``digest``, else that of an OCI archive in a ``file``, else the one that was built last
     (PipelineError: there is no engine, or no such image).
     """
     engine.find_engine()
-    command, digest = _choose(context, image, digest, archive)
-    logins = login.push_logins(context) if command[0] == "pull" else []
-    with login.logged_in(logins) as env:
-        done = process.run(["docker", *command], env=env, check=False, mask=False)
+    reference, digest = _take(context, image, digest, file)
+    limit = context.settings.test_timeout
+    with process.watched() as janitor:
+        yield Runner(janitor, reference, digest, limit, SEALED if image == "production" else ())
+
+
+def _take(context: Context, image: str, digest: str, file: str) -> tuple[str, str]:
+    """Have the engine take the image: what it calls it, and the image's digest."""
+    name, loaded = context.settings.image, ""
+    if not digest and not file:
+        built = record.read(image, context.root)
+        name, digest, loaded = built.name, built.digest, built.loaded
+        file = str(context.root / built.archive) if built.archive else ""
+    if file:
+        return _load(image, Path(file), digest)
+    if loaded:
+        _docker(image, ["image", "inspect", loaded])
+        return loaded, digest
+    with login.logged_in(login.push_logins(context)) as env:
+        _docker(image, ["pull", "--quiet", f"{name}@{digest}"], env)
+    return f"{name}@{digest}", digest
+
+
+def _docker(image: str, command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+    """A command of docker's that takes the image (PipelineError: the engine cannot)."""
+    done = process.run(["docker", *command], env=env, check=False)
     if done.code:
         raise PipelineError(
             f"The engine cannot take the {image} image: {done.tail(1)}.",
-            "Build it again; an OCI archive needs engine 25 or newer.",
+            f"Build it again with nox -s {record.SESSIONS[image]}.",
         )
-    name, limit = done.stdout.split()[-1], context.settings.test_timeout
-    with process.watched() as janitor:
-        yield Runner(janitor, name, digest, limit, SEALED if image == "production" else ())
 
 
-def _choose(context: Context, image: str, digest: str, archive: str) -> tuple[list[str], str]:
-    """The command that ends with what the engine calls the image, and the image's digest."""
-    name = context.settings.image
-    if not digest and not archive:
-        built = record.read(image, context.root)
-        if built.loaded:
-            return ["image", "inspect", "--format={{.Id}}", built.loaded], built.digest
-        name, digest = built.name, built.digest
-        archive = str(context.root / built.archive) if built.archive else ""
-    if not archive:
-        return ["pull", "--quiet", f"{name}@{digest}"], digest
-    try:  # Source: OCI image layout specification, index.json
-        with tarfile.open(archive) as layout:
-            member = layout.extractfile("index.json")
-            assert member is not None
-            actual = parse_manifest(member.read()).children[0].digest
-    except (OSError, tarfile.TarError, KeyError, ValueError, IndexError) as error:
-        remedy = "Give the file that --output oci wrote."
-        raise UsageError(f"{archive} is not an OCI archive: {error}.", remedy) from error
-    if digest and actual != digest:
-        remedy = "Take the archive of the same run, or build it again."
-        raise PipelineError(f"{archive} holds {actual}, not {digest}.", remedy)
-    return ["load", "--quiet", f"--input={archive}"], actual
+def _load(image: str, path: Path, digest: str) -> tuple[str, str]:
+    """Load an archive: the engine's id of the image, which is one of the archive's own digests
+    (a name may be moved by another run at any time), and the image's digest.
+    """
+    content = archive.read(path, digest)
+    _docker(image, ["load", "--quiet", f"--input={path}"])
+    words = ["docker", "image", "inspect", "--format={{.Id}}", content.digest, content.config]
+    ids = process.run(words, check=False, mask=False).stdout.split()
+    if not ids:  # index.json and manifest.json name different images
+        raise PipelineError(
+            f"The engine took another image than {content.digest} from {path}.",
+            "Take the archive of the same run, or build it again.",
+        )
+    return ids[0], content.digest
