@@ -82,8 +82,7 @@ class EventOptions:
     @property
     def describe_an_event(self) -> bool:
         """Whether they do, at least in part; else it is that of Actions or the checkout."""
-        described = (self.event, self.ref, self.pr, self.action or None)
-        return any(one is not None for one in described) or self.force_build
+        return (self.event, self.ref, self.pr, self.force_build) != (None, None, None, False)
 
 
 def find_event(options: EventOptions, env: Mapping[str, str]) -> Event:

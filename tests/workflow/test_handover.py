@@ -1,0 +1,104 @@
+"""What each step is given and hands on: artifacts, secrets, history. One table each."""
+
+import fnmatch
+import re
+from collections.abc import Iterator
+
+import yaml
+
+from tools.core.settings import ROOT
+from tools.workflow import model
+
+GRAPH = model.load()
+JOBS = yaml.load((ROOT / model.WORKFLOW).read_text("utf-8"), yaml.BaseLoader)["jobs"]
+SECRET, OWN, HUB = "secrets.GH_TOKEN || github.token", "github.token", "secrets.DOCKER_HUB_"
+LOGINS = (
+    f"GH_TOKEN={SECRET}",
+    f"DOCKER_HUB_USERNAME={HUB}USERNAME",
+    f"DOCKER_HUB_TOKEN={HUB}TOKEN",
+)
+# Commits of a clone, 0 for all and the tags: who needs versions, or the last release.
+DEPTHS = {
+    "lint-and-format": "0",
+    "build-docker-image": "0",
+    "test-docker-image": "1",
+    "build-wheels": "0",
+    "create-release": "0",
+    "build-production-image": "0",
+    "cleanup": "1",
+}
+# What leads to a secret, by step; all other steps have none.
+SECRETS = {
+    "build-docker-image": {"Build and push": LOGINS},
+    "test-docker-image": {"Test what was pushed": LOGINS[:1]},
+    "create-release": {
+        "Check and prepare the release": LOGINS[:1],
+        "Release": LOGINS[:1],
+    },
+    "build-production-image": {
+        "Push": LOGINS,
+        "Test what was pushed": LOGINS[:1],
+        "List what is in it": LOGINS[:1],
+    },
+    "cleanup": {
+        "Delete old untagged versions": LOGINS[:1],
+        "Draw the run": (f"GH_TOKEN={OWN}",),
+        "Tell Slack": (f"GH_TOKEN={OWN}", "SLACK_WEBHOOK_URL=secrets.SLACK_WEBHOOK_URL"),
+    },
+}
+# Artifacts: who fetches them (nobody: they are for people).
+ARTIFACTS = {
+    "wheels-linux-x64": {"create-release", "build-production-image"},
+    "wheels-windows-x64": {"create-release"},
+    "image-record-development": {"create-release"},
+    "image-development": {"test-docker-image"},
+    "sbom-production": set(),
+    "summary": set(),
+}
+
+
+def using(job: str, action: str) -> Iterator[dict[str, str]]:
+    """The inputs of a job's steps that use an action."""
+    for step in JOBS[job]["steps"]:
+        if step.get("uses", "").startswith(f"{action}@"):
+            yield step["with"]
+
+
+def test_depth_of_each_clone() -> None:
+    """Who needs all tags has them; nobody else waits for them."""
+    for job, depth in DEPTHS.items():
+        [inputs] = using(job, "actions/checkout")
+        assert inputs.get("fetch-depth", "1") == depth, job
+    assert DEPTHS.keys() == JOBS.keys()
+
+
+def test_secrets_of_each_step() -> None:
+    """The steps that need a token have it, and no other step has."""
+    found: dict[str, dict[str, tuple[str, ...]]] = {}
+    for job, spec in JOBS.items():
+        for step in spec["steps"]:
+            pairs = [f"{k}={v[4:-3]}" for k, v in step.get("env", {}).items() if "${{" in v]
+            if secrets := tuple(one for one in pairs if re.search("secrets|github.token", one)):
+                found.setdefault(job, {})[step["name"]] = secrets
+    assert found == SECRETS
+
+
+def test_what_is_handed_on_is_fetched() -> None:
+    """Each artifact has one maker, and is fetched by its name by jobs that come after it."""
+    makers: dict[str, str] = {}
+    for job in JOBS:
+        for inputs in using(job, "actions/upload-artifact"):
+            for row in GRAPH.jobs[job].matrix or [{}]:
+                name = inputs["name"]
+                for key, value in row.items():
+                    name = name.replace("${{ matrix.%s }}" % key, value)
+                assert makers.setdefault(name, job) == job or not row
+    fetched: dict[str, set[str]] = {name: set() for name in makers}
+    for job in JOBS:
+        for inputs in using(job, "actions/download-artifact"):
+            names = fnmatch.filter(makers, inputs.get("name") or inputs["pattern"])
+            assert names, f"{job} fetches what nobody hands on: {inputs}"
+            for name in names:
+                assert makers[name] in GRAPH.ancestors(job), f"{job} may come before {name}"
+                fetched[name].add(job)
+    assert fetched == ARTIFACTS
