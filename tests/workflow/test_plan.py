@@ -285,7 +285,10 @@ def test_command(capsys):
     for part in ("basic; import; help", "label org.opencontainers.image.revision", ":latest"):
         assert part in err
     for arguments, says in (
-        (["--ref", "refs/tags/v1.2.3+build5"], "The tag 'v1.2.3+build5' is not a version."),
+        (
+            ["--ref", "refs/tags/v1.2.3+build5"],
+            "The tag 'v1.2.3+build5' is not a version.\n  what to do: Use a tag such as v1.2.3, ",
+        ),
         (["--failed", "lint"], "There is no job 'lint' to fail."),
     ):
         code, out, err = command(*arguments)

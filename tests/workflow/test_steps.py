@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from tools.core.errors import UsageError
 from tools.repo.event import Event
-from tools.workflow import commands, contexts, jobs, model
+from tools.workflow import commands, contexts, jobs, local, model
 from tools.workflow.jobs import Policy
+from tools.workflow.runner import Runner
 
 MAIN = Event("push", "refs/heads/main", "a" * 40, repository="o/n")
 SYSTEM = {"Linux": "Linux", "Windows": "Windows", "Darwin": "macOS"}[platform.system()]
@@ -216,3 +217,57 @@ def test_runners_of_another_system(runs_on, here, monkeypatch):
         monkeypatch.setattr(platform, "system", lambda system=system: system)
         [one] = jobs.matrix_jobs(graph.jobs["a"], Policy(), names)
         assert (one.obstacle is None) == (here in ("", system))
+
+
+# -- whole runs --------------------------------------------------------------------------
+
+
+def whole(tmp_path, monkeypatch, text, codes):
+    """The runner of a workflow, after its run; ``codes`` by session."""
+
+    def run(_, words, one):
+        return codes.get(words[2], 0), {"x": words[2]}
+
+    monkeypatch.setattr(Runner, "_run_command", run)
+    runner = Runner(model.parse(f"on: push\njobs:\n{text}"), MAIN, Policy(), tmp_path, "run")
+    runner.run(2)
+    return runner
+
+
+def test_a_job_that_may_fail(tmp_path, monkeypatch):
+    """Its failure is told, and counts as success for what needs it; of a matrix, for those
+    combinations that may; what is not understood there is no permission.
+    """
+    text = """\
+  a: {runs-on: x, continue-on-error: true, steps: [run: nox -s bad]}
+  b:
+    {needs: a, runs-on: x, continue-on-error: '${{ matrix.x == 1 }}', strategy: {matrix: {x: [1, 2]}},
+     steps: [{run: nox -s "s$X", env: {X: '${{ matrix.x }}'}}]}
+  c: {needs: b, if: failure(), runs-on: x, continue-on-error: '${{ github.evnt }}', steps: [run: nox -s bad]}
+"""
+    for failing, expected in (
+        ("s1", ["success"] * 2 + ["skipped"]),
+        ("s2", ["success", "failure", "failure"]),
+    ):
+        runner = whole(tmp_path, monkeypatch, text, {"bad": 1, failing: 1})
+        assert [runner.records[name].result for name in "abc"] == expected
+        assert "it may fail (continue-on-error)" in runner.matrix_jobs["a"][0].record.reason
+
+
+def test_what_is_found_out_late_is_a_failure(tmp_path, monkeypatch):
+    """Where a step that is not understood hangs on what one before it left, the job fails."""
+    steps = "[{id: s, run: nox -s a}, {if: steps.s.outputs.x == 'a', run: echo}]"
+    runner = whole(tmp_path, monkeypatch, f"  a: {{runs-on: x, steps: {steps}}}\n", {})
+    record = runner.records["a"]
+    assert record.result == "failure" and "step 'echo', is not understood" in record.reason
+    before = Runner(runner.graph, MAIN, Policy(), tmp_path, "other")
+    assert local.planned_commands(before) == {"a": ["nox -s a"]}
+
+
+def test_a_reusable_workflow_is_refused_by_name(tmp_path):
+    """pipeline says which job it cannot run, before anything runs."""
+    graph = model.parse("on: push\njobs:\n  a: {uses: ./.github/workflows/other.yml}\n")
+    with pytest.raises(
+        UsageError, match="The job a .* calls the workflow ./.github/workflows/other"
+    ):
+        local.planned_commands(Runner(graph, MAIN, Policy(), tmp_path, "run"))

@@ -349,7 +349,6 @@ def test_steps_as_they_stand():
         "a/b@v1",
         (),
     )
-    assert step.inputs == {"c": "true"}
     assert step.env == {"B": "${{ 1 }}", "D": ""}
     assert workflow.parse(text).jobs["two"].env == {"A": "3.1", "B": "3.10"}
 

@@ -15,7 +15,7 @@ from msgspec import Struct
 _STARTS = (["nox"], *([python, "-m", "nox"] for python in ("python", "python3", "py")))
 _QUOTED = re.compile(r"'[^']*'|\"(?:[^\"\\]|\\.)*\"|\\.", re.DOTALL)
 _SHELL = re.compile(r"&&|\|\||\$|[;&|<>()`{}\[\]*?~#!\n]")
-VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 
 
 class Call(Struct, frozen=True):
@@ -47,16 +47,19 @@ def base_name(session: str) -> str:
     return re.sub(r"(-\d+\.\d+)?(\(.*\))?$", "", session, flags=re.DOTALL)
 
 
-def parse(text: str) -> Call:
+def parse(text: str, value: Callable[[str], str] = "${}".format) -> Call:
     """The call of nox that a ``run`` is, without expressions (``${{ }}``); a ValueError says
-    what of it is not understood. Variables stand as they are: :func:`substitute`.
+    what of it is not understood. ``value`` is that of a variable, which else stays as it is.
     """
     lines = [line.strip() for line in re.sub(r"\\\n", " ", text).splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
     if len(lines) != 1:
         raise ValueError(f"it has {len(lines)} lines")
     _check_shell(lines[0])
-    words = shlex.split(lines[0])
+    words = [
+        _VARIABLE.sub(lambda found: value(found[1] or found[2]), word)
+        for word in shlex.split(lines[0])
+    ]
     start = next((start for start in _STARTS if words[: len(start)] == start), None)
     if start is None:
         raise ValueError(f"{words[0]!r} is not nox")
@@ -72,20 +75,11 @@ def parse(text: str) -> Call:
 
 def _check_shell(line: str) -> None:
     """Refuse what a shell would do more than to split the line into words."""
-    bare = VARIABLE.sub("$", _QUOTED.sub("", line))
+    bare = _VARIABLE.sub("$", _QUOTED.sub("", line))
     if special := _SHELL.search(bare):
         quoted = "a variable outside of double quotes" if special[0] == "$" else special[0]
         raise ValueError(f"{quoted} is for a shell")
     for part in _QUOTED.findall(line):
-        rest = re.sub(rf"(?<!\\){VARIABLE.pattern}", "", part) if part[0] == '"' else part
+        rest = re.sub(rf"(?<!\\){_VARIABLE.pattern}", "", part) if part[0] == '"' else part
         if special := re.search(r"[$`]|\\[^\"\\]", rest):
             raise ValueError(f"{special[0]} in {part} is for a shell")
-
-
-def substitute(call: Call, value: Callable[[str], str]) -> Call:
-    """The call with its variables' values; ``value`` raises ValueError for unknown ones."""
-
-    def put_in(word: str) -> str:
-        return VARIABLE.sub(lambda match: value(match[1] or match[2]), word)
-
-    return Call(tuple(map(put_in, call.sessions)), tuple(map(put_in, call.args)))

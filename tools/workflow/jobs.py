@@ -159,8 +159,7 @@ def _step_commands(
             raise ValueError(f"the workflow sets no variable {name}")
         return to_string(env[name])
 
-    call = commands.parse(to_string(expressions.evaluate_text(step.run, names)))
-    call = commands.substitute(call, value)
+    call = commands.parse(to_string(expressions.evaluate_text(step.run, names)), value)
     for session in call.sessions:
         if commands.base_name(session) not in LEFT_TO_CI:
             words = _words(session, list(call.args), policy)

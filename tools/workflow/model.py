@@ -30,7 +30,7 @@ Row: TypeAlias = dict[str, Value]
 
 
 # Our names of the keys that are words of Python, or say less than they mean.
-_KEYS = {"ident": "id", "condition": "if", "inputs": "with", "tolerated": "continue-on-error"}
+_KEYS = {"ident": "id", "condition": "if", "tolerated": "continue-on-error"}
 _KEYS |= {"folder": "working-directory", "runs_on": "runs-on"}
 _JOB_KEYS = _KEYS | {"name": "key", "title": "name", "matrix": "rows"}
 
@@ -45,7 +45,6 @@ class Step(Struct, rename=_KEYS.get):
     shell: str = ""
     folder: str = ""  # in which it runs
     uses: str = ""
-    inputs: dict[str, str] = {}  # of the action
     env: dict[str, str] = {}
     tolerated: str = ""  # whether it may fail
 

@@ -82,7 +82,8 @@ class EventOptions:
     @property
     def describe_an_event(self) -> bool:
         """Whether they do, at least in part; else it is that of Actions or the checkout."""
-        return (self.event, self.ref, self.pr, self.force_build) != (None, None, None, False)
+        described = (self.event, self.ref, self.pr, self.action or None)
+        return any(one is not None for one in described) or self.force_build
 
 
 def find_event(options: EventOptions, env: Mapping[str, str]) -> Event:

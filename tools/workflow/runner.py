@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.core import console, files, process
-from tools.core.errors import UsageError
+from tools.core.errors import PipelineError, UsageError
 from tools.core.secrets import redact
 from tools.core.settings import SECRET_VARIABLES
 from tools.repo.event import Event
@@ -173,7 +173,8 @@ class Runner:
         try:
             problem = self._run_commands(one)
         except Exception as error:  # an error in a thread must not pass for success
-            problem = redact(f"{type(error).__name__}: {error}")
+            ours = isinstance(error, PipelineError)
+            problem = redact(str(error) if ours else f"{type(error).__name__}: {error}")
         one.record.seconds = self.elapsed() - one.record.started
         if problem and self.interrupted.is_set():
             _change(one, CANCELLED, "interrupted")
