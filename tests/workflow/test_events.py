@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import os
 import subprocess
-import sys
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -334,22 +332,16 @@ def test_any_options_are_planned_or_refused(capsys, words):
      b'{"a":' * 100_000, b'{"repository": null}', b'{"pull_request": 5, "number": "x"}', b'{"a": NaN}'],
     ids=range(13),
 )  # fmt: skip
-@pytest.mark.parametrize("command", ["plan", "local"])
-def test_odd_event_files(content, command, tmp_path):
-    """An event file that is none is a sentence and exit code 2, of the whole program."""
+@pytest.mark.parametrize("command", [plan.main, local.main], ids=["plan", "pipeline"])
+def test_odd_event_files(content, command, tmp_path, monkeypatch, capsys):
+    """An event file that is none is a sentence and exit code 2."""
     path = tmp_path / "event.json"
     path.write_bytes(content)
-    env = {
-        "GITHUB_EVENT_NAME": "pull_request",
-        "GITHUB_REF": "refs/heads/x",
-        "GITHUB_EVENT_PATH": str(path),
-    }
-    line = [sys.executable, "-m", f"tools.workflow.{command}", "--json"]
-    done = subprocess.run(
-        line, cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True
-    )
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert json.loads(done.stdout)["error"]["message"]
+    for name, value in (("NAME", "pull_request"), ("PATH", str(path))):
+        monkeypatch.setenv(f"GITHUB_EVENT_{name}", value)
+    monkeypatch.setenv("GITHUB_REF", "refs/heads/x")
+    assert command(["--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["message"]
 
 
 CI = (ROOT / model.WORKFLOW).read_text(encoding="utf-8")

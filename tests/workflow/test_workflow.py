@@ -292,6 +292,11 @@ CONDITION = "${{ always() }}"
         ("name: x", "name: x\nname: y", "Line 2 is not YAML: 'name' stands twice"),
         ("needs: [one]", "needs: [zero]", "'zero', which is needed, is not a job"),
         ("needs: [one]", "needs: {one: 1}", "The job two: Expected `str`"),
+        (
+            "branches: [main]",
+            "branches: ['[z-a]']",
+            "the filter pattern '[z-a]' is not understood",
+        ),
         ("a: [1, 2]", "a: 3", "Expected `array`"),
         ("a: [1, 2]", "include: [3]", "Expected `object`"),
         ("a: [1, 2]", "a: [0xfffffffff]", "'0xfffffffff' may be read"),
@@ -401,6 +406,16 @@ def test_filter_patterns(patterns, passing, others):
         assert triggers.matches(name, patterns.split()), name
     for name in others.split():
         assert not triggers.matches(name, patterns.split()), name
+
+
+@given(st.text("ab[]-!*?+\\/.^(", max_size=8), st.text("ab[]*?+/", max_size=5))
+def test_any_pattern_matches_or_is_refused(pattern, name):
+    """No pattern ends in anything but a match, none, or an error; what has no signs of its
+    own matches itself alone.
+    """
+    with contextlib.suppress(ValueError):
+        matched = triggers.matches(name, [pattern])
+        assert set(pattern) & set("[]!*?+\\") or matched is (pattern == name)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from msgspec import Struct, convert
 from tools.core.errors import UsageError
 from tools.core.settings import ROOT
 from tools.workflow import commands, expressions
-from tools.workflow.triggers import FILTERS, UNKNOWN, Trigger
+from tools.workflow.triggers import FILTERS, UNKNOWN, Trigger, pattern_regex
 from tools.workflow.values import Value, to_number, to_string
 
 WORKFLOW = Path(".github/workflows/ci-cd.yml")
@@ -219,7 +219,10 @@ def _job(name: str, content: dict[str, object]) -> Job:
 def _trigger(name: str, content: object) -> Trigger:
     filters = content.items() if isinstance(content, dict) else ()
     known = FILTERS + UNKNOWN
-    return Trigger(name, {key: tuple(_texts(found)) for key, found in filters if key in known})
+    texts = {key: tuple(_texts(found)) for key, found in filters if key in known}
+    for pattern in itertools.chain(*texts.values()):
+        pattern_regex(pattern)
+    return Trigger(name, texts)
 
 
 class _File(Struct):

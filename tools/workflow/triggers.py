@@ -25,20 +25,25 @@ _PIECE = re.compile(r"(\*\*)|(\*)|\[([^]]+)\]|\\(.)|([?+])|(.)", re.DOTALL)
 
 
 def pattern_regex(pattern: str) -> re.Pattern[str]:
-    """A filter pattern as a regular expression.
+    """A filter pattern as a regular expression; ValueError if it is none.
 
     ``*`` any characters but ``/``; ``**`` any; ``?`` and ``+`` zero or one, one or more
     of what precedes; ``[]`` one of the characters listed; ``\\`` takes the next literally.
     """
-    regex = ""
+    pieces: list[str] = []
     for anything, part, listed, literal, count, char in _PIECE.findall(pattern):
         if anything or part:
-            regex += ".*" if anything else "[^/]*"
+            pieces.append(".*" if anything else "[^/]*")
         elif listed:
-            regex += "[" + re.escape(listed).replace(r"\-", "-") + "]"
+            pieces.append("[" + re.escape(listed).replace(r"\-", "-") + "]")
+        elif count and pieces:
+            pieces[-1] = f"(?:{pieces[-1]}){count}"
         else:
-            regex += count if count and regex else re.escape(literal or count or char)
-    return re.compile(regex, re.DOTALL)
+            pieces.append(re.escape(literal or count or char))
+    try:
+        return re.compile("".join(pieces), re.DOTALL)
+    except (re.error, RecursionError) as error:
+        raise ValueError(f"the filter pattern {pattern!r} is not understood") from error
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
