@@ -27,6 +27,7 @@ GRAPH = model.load()
 MAIN = Event("push", "refs/heads/main", "a" * 40, repository="o/n")
 TAG = Event("push", "refs/tags/v1.2.3", "a" * 40, repository="o/n")
 PULL = Event("pull_request", "refs/pull/3/merge", "a" * 40, pull_request=3, base_ref="main")
+QUEUE = Event("merge_group", "refs/heads/gh-readonly-queue/main/pr-3-abc", "a" * 40)
 FORCED = Event("workflow_dispatch", "refs/heads/main", "a" * 40, force_build=True)
 LOOPBACK = Policy(push=True)
 DIGEST = "sha256:" + "1" * 64
@@ -60,6 +61,9 @@ PUSHED = ["nox -s prod_image", f"nox -s docker_test -- --image production --dige
         (MAIN, Policy(), "build-docker-image", ["nox -s docker_dev -- --no-push"]),
         (PULL, LOOPBACK, "build-docker-image", ["nox -s docker_dev -- --output oci"]),
         (PULL, Policy(), "build-docker-image", ["nox -s docker_dev -- --output oci"]),
+        (QUEUE, LOOPBACK, "build-docker-image", ["nox -s docker_dev -- --output oci"]),
+        (QUEUE, LOOPBACK, "test-docker-image", [f"nox -s 'docker_test(basic)' {ARCHIVE}"]),
+        (QUEUE, LOOPBACK, "cleanup", []),
         (MAIN, LOOPBACK, "test-docker-image", [f"nox -s 'docker_test(basic)' -- --digest {DIGEST}"]),
         (MAIN, Policy(), "test-docker-image", ["nox -s 'docker_test(basic)'"]),
         (PULL, Policy(), "test-docker-image", [f"nox -s 'docker_test(basic)' {ARCHIVE}"]),
@@ -78,7 +82,7 @@ def test_commands(event, policy, job, expected):
 
 
 @given(
-    st.sampled_from([MAIN, TAG, PULL, FORCED]),
+    st.sampled_from([MAIN, TAG, PULL, QUEUE, FORCED]),
     st.builds(Policy, push=st.booleans()),
     st.sampled_from(sorted(GRAPH.jobs)),
     st.sampled_from([DIGEST, ""]),
