@@ -112,7 +112,8 @@ class Patient:
 def patient(template, tmp_path, github, registry):
     """One of its own for a test."""
     shutil.copytree(template, tmp_path / "project", symlinks=True)
-    env = {k: v for k, v in os.environ.items() if k in {"PATH", "HOME", "DOCKER_HOST"}}
+    kept = {"PATH", "HOME", "DOCKER_HOST", "DOCKER_CONFIG", "BUILDX_BUILDER", "BUILDX_CONFIG"}
+    env = {name: value for name, value in os.environ.items() if name in kept}
     env |= {
         "GITHUB_API_URL": github.url, "GITHUB_REPOSITORY": "owner/name", "GH_TOKEN": TOKEN,
         "REGISTRY": registry.address, "DISK_NEEDED": "100 MB",
