@@ -7,9 +7,9 @@ Used by ``.ci/run`` and ``.ci/local.py``; also by hand::
     python3 .ci/services.py stop
     python3 .ci/services.py run -- CMD   # start, run CMD with the variables, stop
 
-With ``--both-stores`` there are two engines, one with each image store (classic as hosted
-runners have had, and containerd's): CLASSIC_DOCKER_HOST and CONTAINERD_DOCKER_HOST lead to
-them. The one that is missing is started beside the first.
+Tests want an engine with each image store (the classic one, which hosted runners have had,
+and containerd's): the one that is missing is started beside the first, where that can be,
+and CLASSIC_DOCKER_HOST and CONTAINERD_DOCKER_HOST lead to the two.
 
 What is already there is used as it is: an engine that answers is never replaced, a
 base image that is present is never rebuilt. On Debian 12 as root a missing engine is
@@ -482,7 +482,7 @@ def locked(state: Path) -> Iterator[None]:
         yield
 
 
-def start(user: str, install: bool = True, both: bool = False) -> dict[str, str]:
+def start(user: str, install: bool = True, both: bool = True) -> dict[str, str]:
     """Start what is missing for ``user``, with ``both`` an engine for each image store; the
     variables that lead to it.
 
@@ -563,11 +563,11 @@ def stop(user: str) -> None:
             end(state / f"{name}.pid")
 
 
-def run_with(command: Sequence[str], install: bool, both: bool) -> int:
+def run_with(command: Sequence[str], install: bool) -> int:
     """Start, run ``command`` with the variables set, stop; its exit code."""
     user = str(os.getpid())
     try:
-        child = subprocess.Popen(command, env=environment(start(user, install, both)))
+        child = subprocess.Popen(command, env=environment(start(user, install)))
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda got, _frame: child.send_signal(got))
         # Ctrl-C reaches the child by itself: it is in the same foreground group.
@@ -582,16 +582,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="engine, registry and base image for tests")
     parser.add_argument("action", choices=("start", "stop", "run"))
     parser.add_argument("--no-install", action="store_true", help="install no packages")
-    parser.add_argument(
-        "--both-stores", action="store_true", help="an engine for each image store"
-    )
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     cut = arguments.index("--") if "--" in arguments else len(arguments)
     command = arguments[cut + 1 :]
     given = parser.parse_args(arguments[:cut])
     try:
         if given.action == "start":
-            found = start("by-hand", not given.no_install, given.both_stores)
+            found = start("by-hand", not given.no_install)
             for name, value in found.items():
                 print(f"export {name}={shlex.quote(value)}")
             return 0
@@ -600,7 +597,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if not command:
             parser.error("run needs a command after --")
-        return run_with(command, not given.no_install, given.both_stores)
+        return run_with(command, not given.no_install)
     except (ServicesError, subprocess.TimeoutExpired, OSError) as error:
         say(str(error))
         return 1

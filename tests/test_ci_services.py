@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -16,14 +17,18 @@ from tools.core.settings import ROOT
 
 
 @pytest.fixture
-def services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """``.ci/services.py`` with a state folder of its own."""
-    monkeypatch.setenv("MLC_SERVICES_DIR", str(tmp_path / "state"))
+def services(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """``.ci/services.py`` with a state folder of its own, whose path is short: an engine has
+    sockets in there.
+    """
+    folder = tempfile.mkdtemp()
+    monkeypatch.setenv("MLC_SERVICES_DIR", folder)
     spec = importlib.util.spec_from_file_location("ci_services", ROOT / ".ci" / "services.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    yield module
+    subprocess.run([*(module.as_root() or []), "rm", "-r", folder], check=True)
 
 
 DEB822 = """Types: deb
@@ -67,9 +72,9 @@ def test_what_was_started_ends_with_its_last_user(services: ModuleType) -> None:
     """
     killed = subprocess.Popen([sys.executable, "-c", ""])
     killed.wait()
-    address = services.start(str(killed.pid), install=False)["REGISTRY"]
+    address = services.start(str(killed.pid), install=False, both=False)["REGISTRY"]
     for user in ("one", "two"):
-        assert services.start(user, install=False)["REGISTRY"] == address
+        assert services.start(user, install=False, both=False)["REGISTRY"] == address
     services.stop("one")
     assert services.registry_answers(address)
     services.stop("two")
@@ -78,6 +83,7 @@ def test_what_was_started_ends_with_its_last_user(services: ModuleType) -> None:
 
 
 @pytest.mark.engine
+@pytest.mark.xdist_group("second engine")
 def test_a_second_engine_leaves_the_first_alone(
     services: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,22 +92,20 @@ def test_a_second_engine_leaves_the_first_alone(
     """
     if services.as_root() is None or shutil.which("dockerd") is None:
         skip_except_in_ci("no second engine can be started here")
-    devices = set(os.listdir("/sys/class/net"))
     stores = {"CLASSIC_DOCKER_HOST": "classic", "CONTAINERD_DOCKER_HOST": "containerd"}
     for name in stores:
         monkeypatch.delenv(name, raising=False)
-    with tempfile.TemporaryDirectory() as folder:  # the path of a socket must be short
-        monkeypatch.setenv("MLC_SERVICES_DIR", folder)
-        try:
-            found = services.start("one", install=False, both=True)
-            for name, store in stores.items():
-                assert services.image_store(found[name]) == store
-                command = ["docker", f"--host={found[name]}", "run", "--rm"]
-                subprocess.run([*command, services.BASE_IMAGE, "true"], check=True)
-        finally:
-            services.stop("one")
-        assert [bool(services.image_store(found[name])) for name in stores].count(True) == 1
-    assert set(os.listdir("/sys/class/net")) == devices
+    try:
+        found = services.start("one", install=False)
+        for name, store in stores.items():
+            assert services.image_store(found[name]) == store
+            command = ["docker", f"--host={found[name]}", "run", "--rm"]
+            subprocess.run([*command, services.BASE_IMAGE, "true"], check=True)
+    finally:
+        services.stop("one")
+    assert [bool(services.image_store(found[name])) for name in stores].count(True) == 1
+    bridges = {services.bridge_of(services.state_dir() / store) for store in stores.values()}
+    assert bridges.isdisjoint(os.listdir("/sys/class/net"))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="services are started on Linux alone")
@@ -116,12 +120,11 @@ def test_a_stale_process_file_ends_nobody(services: ModuleType, tmp_path: Path) 
 
 
 @pytest.mark.engine
-def test_run_hands_on_variables_and_exit_code(tmp_path: Path) -> None:
+def test_run_hands_on_variables_and_exit_code(services: ModuleType) -> None:
     """A command run with the services sees the registry, and its exit code is ours."""
     code = "import os, urllib.request as u; u.urlopen('http://' + os.environ['REGISTRY'] + '/v2/'); raise SystemExit(7)"
     env = {k: v for k, v in os.environ.items() if k != "REGISTRY"}
-    env["MLC_SERVICES_DIR"] = str(tmp_path)
     command = [sys.executable, str(ROOT / ".ci/services.py"), "run", "--no-install", "--"]
     done = subprocess.run([*command, sys.executable, "-c", code], env=env, timeout=120)
     assert done.returncode == 7
-    assert not (tmp_path / "registry.pid").exists()
+    assert not (services.state_dir() / "registry.pid").exists()
