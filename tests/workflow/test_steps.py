@@ -104,6 +104,8 @@ def test_several_sessions_run_one_after_another():
         "nox -s docker_dev -- --x --no-push", "nox -s lint -- --x",
         "nox -s cleanup -- --x --dry-run",
     ]  # fmt: skip
+    push = "run: nox -s prod_image -- --no-push --push"
+    assert lines(push, policy=Policy()) == ["nox -s prod_image -- --no-push --push --no-push"]
     # A session with its Python is the same session.
     assert lines("run: nox -s release-3.11", policy=Policy()) == [
         "nox -s release-3.11 -- --dry-run"

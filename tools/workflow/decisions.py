@@ -96,7 +96,9 @@ def complete(workflow: Workflow, job: Job, event: Event, results: Results) -> Jo
 
 
 def tolerates(text: str, names: Names) -> bool:
-    """Whether a job (a combination of its matrix) or step may fail: ``continue-on-error``."""
+    """Whether a job (a combination of its matrix) or step may fail: ``continue-on-error``. A
+    job's failure is then a success for those that need it (actions/runner issue 1161).
+    """
     return to_string(expressions.evaluate_text(text, names)) == "true"
 
 

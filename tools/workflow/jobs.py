@@ -197,6 +197,7 @@ def _words(session: str, args: list[str], policy: Policy) -> list[str]:
             del args[at : at + 2]
     withheld = ({} if policy.push else NO_PUSH) | ({} if policy.publish else NO_CHANGE)
     option = withheld.get(commands.base_name(session))
-    if option and option not in args and "--output" not in args:
+    # The last counts; an archive is written, whatever else is said.
+    if option and args[-1:] != [option] and "--output" not in args:
         args.append(option)
     return ["nox", "-s", session, *(["--", *args] if args else [])]
