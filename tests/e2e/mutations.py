@@ -19,9 +19,8 @@ from tests.services import project
 from tests.workflow.events import CASES
 
 CI, SETUP = ".github/workflows/ci-cd.yml", ".github/actions/setup/action.yml"
-DRIFT = tuple(
-    f"tests/workflow/test_{name}.py" for name in ("handover", "workflow", "agreement")
-)
+DRIFT = ("tests/workflow/test_handover.py", "tests/workflow/test_workflow.py")
+DRIFT += ("tests/workflow/test_agreement.py", "tests/test_extending.py")
 LINTERS = (
     f"actionlint {CI}",
     "zizmor --offline -q --persona pedantic .github",
@@ -161,7 +160,7 @@ MUTATIONS = (
     Mutation("a tag reads caches of packages", "setup", TAGS, event=TAG),
     Mutation("a tag reads the cache of manifests", CLEAN, f"  {TAGS}", event=TAG),
     Mutation("a tag reads the cache of layers", "setup", " && !startsWith(github.ref, 'refs/tags/')", event=TAG),
-    Mutation("no builder is set up", "setup", "inputs.buildx == 'true' && ", "inputs.buildx == '1' && "),
+    Mutation("no cache of layers is set up", "setup", "inputs.buildx == 'true' && ", "inputs.buildx == '1' && "),
     Mutation("images have no builder", PROD, ', buildx: "true"'),
     Mutation("a missing wheel is no error", WHEELS, "          if-no-files-found: error\n"),
     Mutation("more rights than a job needs", TEST, "packages: read", "packages: write"),

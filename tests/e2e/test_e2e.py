@@ -1,6 +1,7 @@
 """The workflow, with stand-ins, on a real runner: one run for each event of the table."""
 
 import hashlib
+import itertools
 import json
 import sys
 import tarfile
@@ -101,8 +102,19 @@ def check_release(world: World) -> None:
     assert kinds.index("repos/create-attestation") < kinds.index("repos/update-release")
 
 
-def check_production(world: World) -> None:
-    """The list of what is in the production image names the wheel."""
+def check_production(world: World, run: Run) -> None:
+    """Built and tested before it is pushed, and tested again by its digest; the list of what is
+    in the image names the wheel.
+    """
+    lines = run.said("build-production-image").splitlines()
+    calls = [line for line in lines if "python -m tools.images" in line and ".sbom" not in line]
+    steps = [(".test" in one, "--no-push" in one, "--digest" in one) for one in calls]
+    assert [step for step, _ in itertools.groupby(steps)] == [
+        (False, True, False),
+        (True, False, False),
+        (False, False, False),
+        (True, False, True),
+    ]
     path = world.artifacts / "sbom-production/production.cdx.json"
     listed = {
         one["name"]: one.get("version") for one in json.loads(path.read_text())["components"]
@@ -190,7 +202,7 @@ def check_event(case: Case, folder: Path, change: Callable[[Path], None] | None 
         else:
             check_pushed(world, run, TRUNK, {"main-prod", "prod"})
         if "sbom-production" in more:
-            check_production(world)
+            check_production(world, run)
         if not on_tag:
             assert (
                 world.server.store.all("releases")

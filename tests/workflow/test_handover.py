@@ -10,7 +10,11 @@ from tools.core.settings import ROOT
 from tools.workflow import model
 
 GRAPH = model.load()
-JOBS = yaml.load((ROOT / model.WORKFLOW).read_text("utf-8"), yaml.BaseLoader)["jobs"]
+PLAIN = yaml.load((ROOT / model.WORKFLOW).read_text("utf-8"), yaml.BaseLoader)
+JOBS = PLAIN["jobs"]
+SETUP = yaml.load(
+    (ROOT / ".github/actions/setup/action.yml").read_text("utf-8"), yaml.BaseLoader
+)
 SECRET, OWN, HUB = "secrets.GH_TOKEN || github.token", "github.token", "secrets.DOCKER_HUB_"
 LOGINS = (
     f"GH_TOKEN={SECRET}",
@@ -102,3 +106,44 @@ def test_what_is_handed_on_is_fetched() -> None:
                 assert makers[name] in GRAPH.ancestors(job), f"{job} may come before {name}"
                 fetched[name].add(job)
     assert fetched == ARTIFACTS
+
+
+def test_production_is_tested_before_its_tags_move() -> None:
+    """Built and tested here, pushed, tested by digest, and only then listed."""
+    runs = [step["run"] for step in JOBS["build-production-image"]["steps"] if "run" in step]
+    assert runs == [
+        "nox -s prod_image -- --no-push",
+        "nox -s docker_test -- --image production",
+        "nox -s prod_image",
+        'nox -s docker_test -- --image production --digest "$DIGEST"',
+        "nox -s sbom",
+    ]
+
+
+def test_what_is_promised_must_be_there() -> None:
+    """An artifact without its files fails the job; the picture of a run alone may be missing."""
+    for job in JOBS:
+        for inputs in using(job, "actions/upload-artifact"):
+            missing = inputs.get("if-no-files-found", "warn")
+            assert missing == ("warn" if inputs["name"] == "summary" else "error"), inputs
+
+
+def test_only_builders_of_images_have_a_builder() -> None:
+    """A builder where it is asked for; the cache of Actions for it, but never for a tag."""
+    conditions = {
+        re.split("[/@]", step["uses"])[1]: step["if"][4:-3]
+        for step in SETUP["runs"]["steps"]
+        if "if" in step
+    }
+    asked = "inputs.buildx == 'true'"
+    tags = "!startsWith(github.ref, 'refs/tags/')"
+    assert conditions == {
+        "setup-buildx-action": asked,
+        "ghaction-github-runtime": f"{asked} && {tags}",
+    }
+    assert SETUP["inputs"]["buildx"]["default"] == "false"
+
+
+def test_failures_are_passed_over_only_where_that_is_asked_for() -> None:
+    """A manual run builds in spite of failures if its input says so, not by itself."""
+    assert PLAIN["on"]["workflow_dispatch"]["inputs"]["force_build"]["default"] == "false"
