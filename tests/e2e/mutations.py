@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -195,8 +196,8 @@ def on_the_runner(mutation: Mutation, folder: Path) -> str:
     try:
         check_event(case, folder, mutation.apply)
     except Exception as error:  # whatever it is: the test fails
-        said = (str(error).strip() or repr(error)).splitlines()[0]
-        return f"the run for {case.title}: {said[:90]}"
+        *_, last = traceback.extract_tb(error.__traceback__)
+        return f"the run for {case.title}: {last.name}: {last.line or error}"
     return ""
 
 
