@@ -3,12 +3,19 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tools.core import secrets
 from tools.core.errors import UsageError
 from tools.core.secrets import redact
 from tools.core.settings import FIELDS, ROOT, SECRETS, load, parse_duration, parse_size, shown
+
+
+@pytest.fixture(autouse=True)
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was a secret's value here, any word at all, is masked in no other test."""
+    monkeypatch.setattr(secrets, "_known", set())
 
 
 @pytest.fixture
@@ -87,6 +94,7 @@ def test_bad_tables(tmp_path: Path, text: str, said: str) -> None:
         load({}, tmp_path)
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(list(FIELDS)), st.text(max_size=60))
 def test_any_value_is_read_or_refused(name: str, value: str) -> None:
     """No environment ends in a traceback."""
