@@ -138,6 +138,7 @@ def test_changed_files(tmp_path):
         *(("if: github.triggering_actor == ''", MAIN, True), ("if: github.ref_protected", MAIN, False)),
         *(("if: github.event.pull_request == null", MAIN, True), ("if: inputs.force_build", MAIN, False)),
         *(("if: github.event.pull_request.head.repo.fork == false", PULL, True), ("if: github.event.action == 'opened'", changed(PULL, action="opened"), True)),
+        *(("if: '!github.event.deleted && !github.event.head_commit'", PULL, True), ("if: github.event.action == null", MAIN, True)),
         *(("if: github.event.merge_group.base_ref == 'refs/heads/main'", QUEUE, True),),
         ("if: github.event.any.thing", changed(MAIN, payload={"any": {"thing": 1}}), True),
         ("if: github.event.other == null", changed(MAIN, payload={"any": 1}), True),

@@ -21,8 +21,14 @@ _MACHINES = {"x86_64": "X64", "amd64": "X64", "aarch64": "ARM64", "arm64": "ARM6
 _OF_A_RUN = """action action_path action_ref action_repository action_status actor_id env
     event_path job path repository_id repository_owner_id repositoryUrl run_id run_number
     token triggering_actor workflow_ref workflow_sha workspace""".split()
-# Parts of the payload that no event has but the one of that name.
-_OWN = "number pull_request inputs merge_group release schedule workflow_run".split()
+# Parts of the payload that no other event has.
+_OWN = {
+    "push": "commits compare created deleted forced head_commit pusher",
+    "pull_request": "number pull_request",
+    "workflow_dispatch": "inputs",
+    **{name: name for name in ("merge_group", "release", "schedule", "workflow_run")},
+}
+_WITHOUT_ACTION = {"push", "workflow_dispatch", "schedule"}
 
 
 def payload(event: Event) -> dict[str, Value]:
@@ -59,13 +65,15 @@ def of_event(workflow: Workflow, event: Event) -> dict[str, Value]:
     repository are not known here, and unset ones are empty on GitHub, too.
     """
     whole = payload(event)
-    others: dict[str, Value] = {name: None for name in _OWN if name != event.name}
+    family = "pull_request" if event.pull_request is not None else event.name
+    others = " ".join(own for name, own in _OWN.items() if name != family).split()
+    others += ["action"] if event.name in _WITHOUT_ACTION else []
     server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
     api = os.environ.get("GITHUB_API_URL", "https://api.github.com")
     github: dict[str, Value] = {
         **{name: os.environ.get(f"GITHUB_{name.upper()}", "") for name in _OF_A_RUN},
         "event_name": event.name,
-        "event": whole if event.payload else _closed({**others, **whole}),
+        "event": whole if event.payload else _closed({**dict.fromkeys(others), **whole}),
         "ref": event.ref,
         "ref_name": event.ref_name,
         "ref_type": "tag" if event.ref.startswith("refs/tags/") else "branch",
