@@ -147,3 +147,8 @@ def test_only_builders_of_images_have_a_builder() -> None:
 def test_failures_are_passed_over_only_where_that_is_asked_for() -> None:
     """A manual run builds in spite of failures if its input says so, not by itself."""
     assert PLAIN["on"]["workflow_dispatch"]["inputs"]["force_build"]["default"] == "false"
+
+
+def test_a_fork_has_a_package_of_its_own() -> None:
+    """Images are named after the repository that runs, not after this one."""
+    assert PLAIN["env"]["IMAGE_NAME"] == "${{ github.repository }}"
