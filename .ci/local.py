@@ -23,6 +23,7 @@ import venv
 from collections.abc import Sequence
 from pathlib import Path
 
+import machine
 import services
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,7 +40,7 @@ def python_of(environment: Path) -> Path:
 def pip(python: Path | str, *arguments: str) -> None:
     """Run pip with an interpreter; its own message if it fails."""
     command = [str(python), "-m", "pip", "--disable-pip-version-check", *arguments]
-    services.run(*command)
+    machine.run(*command)
 
 
 def make_environment() -> None:
@@ -61,7 +62,7 @@ def have_nox() -> Path:
     """The interpreter of an environment that has nox; made on the first run."""
     stamp = ENVIRONMENT / "installed.txt"
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != NOX:
-        services.say("installing nox into .nox/bootstrap")
+        machine.say("installing nox into .nox/bootstrap")
         make_environment()
         pip(python_of(ENVIRONMENT), "install", "--quiet", NOX)
         stamp.write_text(NOX, encoding="utf-8")
@@ -74,17 +75,17 @@ def with_services(user: str, both: bool) -> dict[str, str]:
     """
     try:
         return services.start(user, both=both)
-    except (services.ServicesError, OSError, subprocess.SubprocessError) as error:
+    except (machine.ServicesError, OSError, subprocess.SubprocessError) as error:
         if os.environ.get("CI"):
             raise
-        services.say(f"going on without images: {error}")
+        machine.say(f"going on without images: {error}")
         return {}
 
 
 def run(sessions: Sequence[str], rest: Sequence[str]) -> int:
     """Run nox sessions with the services; nox's exit code."""
     if sys.version_info < (3, 11):
-        services.say("Python 3.11 or newer is needed; run this script with it")
+        machine.say("Python 3.11 or newer is needed; run this script with it")
         return 2
     python = have_nox()
     user = str(os.getpid())
@@ -115,8 +116,8 @@ def main() -> int:
     given = parser.parse_args(arguments[:cut])
     try:
         return run(given.sessions, arguments[cut + 1 :])
-    except (services.ServicesError, OSError, subprocess.SubprocessError) as error:
-        services.say(str(error))
+    except (machine.ServicesError, OSError, subprocess.SubprocessError) as error:
+        machine.say(str(error))
         return 1
 
 

@@ -23,12 +23,13 @@ def services(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """
     folder = tempfile.mkdtemp()
     monkeypatch.setenv("MLC_SERVICES_DIR", folder)
+    monkeypatch.syspath_prepend(ROOT / ".ci")
     spec = importlib.util.spec_from_file_location("ci_services", ROOT / ".ci" / "services.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     yield module
-    subprocess.run([*(module.as_root() or []), "rm", "-r", folder], check=True)
+    subprocess.run([*(module.machine.as_root() or []), "rm", "-r", folder], check=True)
 
 
 DEB822 = """Types: deb
@@ -61,8 +62,8 @@ def test_mirror_is_the_machine_s_own(
     (tmp_path / "sources.list.d").mkdir()
     (tmp_path / "sources.list.d" / name).write_text(text)
     moved = lambda path: Path(path.replace("/etc/apt", str(tmp_path)))  # noqa: E731
-    monkeypatch.setattr(services, "Path", moved)
-    assert services.debian_mirror("bookworm") == found
+    monkeypatch.setattr(services.machine, "Path", moved)
+    assert services.machine.debian_mirror("bookworm") == found
 
 
 @pytest.mark.engine
@@ -72,14 +73,14 @@ def test_what_was_started_ends_with_its_last_user(services: ModuleType) -> None:
     """
     killed = subprocess.Popen([sys.executable, "-c", ""])
     killed.wait()
-    address = services.start(str(killed.pid), install=False, both=False)["REGISTRY"]
+    address = services.start(str(killed.pid), install=False)["REGISTRY"]
     for user in ("one", "two"):
-        assert services.start(user, install=False, both=False)["REGISTRY"] == address
+        assert services.start(user, install=False)["REGISTRY"] == address
     services.stop("one")
     assert services.registry_answers(address)
     services.stop("two")
     assert not services.registry_answers(address)
-    assert services.image_store(None)
+    assert services.engines.image_store(None)
 
 
 @pytest.mark.engine
@@ -90,21 +91,23 @@ def test_a_second_engine_leaves_the_first_alone(
     """There is an engine with each image store, and containers of the base image run in both,
     with a network; of the second nothing is left after its last user.
     """
-    if services.as_root() is None or shutil.which("dockerd") is None:
+    if services.machine.as_root() is None or shutil.which("dockerd") is None:
         skip_except_in_ci("no second engine can be started here")
     stores = {"CLASSIC_DOCKER_HOST": "classic", "CONTAINERD_DOCKER_HOST": "containerd"}
     for name in stores:
         monkeypatch.delenv(name, raising=False)
     try:
-        found = services.start("one", install=False)
+        found = services.start("one", install=False, both=True)
         for name, store in stores.items():
-            assert services.image_store(found[name]) == store
+            assert services.engines.image_store(found[name]) == store
             command = ["docker", f"--host={found[name]}", "run", "--rm"]
-            subprocess.run([*command, services.BASE_IMAGE, "true"], check=True)
+            subprocess.run([*command, services.engines.BASE_IMAGE, "true"], check=True)
     finally:
         services.stop("one")
-    assert [bool(services.image_store(found[name])) for name in stores].count(True) == 1
-    bridges = {services.bridge_of(services.state_dir() / store) for store in stores.values()}
+    assert [bool(services.engines.image_store(found[name])) for name in stores].count(True) == 1
+    bridges = {
+        services.engines.bridge_of(services.state_dir() / store) for store in stores.values()
+    }
     assert bridges.isdisjoint(os.listdir("/sys/class/net"))
 
 
@@ -114,7 +117,7 @@ def test_a_stale_process_file_ends_nobody(services: ModuleType, tmp_path: Path) 
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
         kept = tmp_path / "dockerd.pid"
         kept.write_text(str(other.pid))
-        services.end(kept)
+        services.daemons.end(kept)
         assert other.poll() is None
     assert not kept.exists()
 
