@@ -29,7 +29,7 @@ from tools.core.janitor import end_tree
 
 REPOSITORY, ACTOR, RUN = "octocat/pipeline", "octocat", 4711
 SECRET_TOKEN, JOB_TOKEN = "ghp_e2e0123456789secret", "ghs_e2e0123456789job"
-LIMIT = 570.0  # seconds that a run may take
+LIMIT = 1100.0  # seconds that a run may take where all processors are busy
 # What GITHUB_TOKEN may do in the jobs taken together: act has one token for all of them.
 RIGHTS = {"actions": "read", "contents": "write", "packages": "write", "attestations": "write"}
 READ_ONLY = {"actions": "read", "contents": "read", "packages": "read"}

@@ -18,6 +18,7 @@ from tools.cleanup.plan import DAY
 
 pytestmark = [
     pytest.mark.engine,
+    pytest.mark.timeout(harness.LIMIT + 60),
     pytest.mark.skipif(sys.platform != "linux", reason="jobs of ubuntu-latest run here"),
 ]
 BY_TITLE = {case.title: case for case in CASES if case.starts}

@@ -25,6 +25,7 @@ if int(os.environ.get("CAMPAIGN", "1")) > 1 and sys.platform == "linux":
 
     @pytest.mark.campaign
     @pytest.mark.engine
+    @pytest.mark.timeout(1800)
     @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda one: one.name)
     def test_every_change_is_noticed(mutation: Mutation) -> None:
         """By a linter, by a test that reads the workflow, or by its run."""
