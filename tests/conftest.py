@@ -4,6 +4,7 @@ import functools
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
 from typing import NoReturn
 
 import pytest
@@ -56,12 +57,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         skip_except_in_ci("no Docker engine with buildx answers")
 
 
-@pytest.fixture(autouse=True)
-def outside_actions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees the event, the token or the summary file of the run it is part of."""
-    for name in list(os.environ):
-        if name.startswith(("GITHUB_", "ACTIONS_", "RUNNER_")) or name in {
-            "GH_TOKEN", "CODECOV_TOKEN", "SLACK_WEBHOOK_URL", "DOCKER_HUB_USERNAME",
-            "DOCKER_HUB_TOKEN", "SOURCE_DATE_EPOCH", "IMAGE_NAME",
-        }:  # fmt: skip
-            monkeypatch.delenv(name)
+@pytest.fixture(scope="session", autouse=True)
+def outside_actions() -> Iterator[None]:
+    """No test, and no fixture of whatever scope, sees the event, the token or the summary file
+    of the run it is part of.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("GITHUB_", "ACTIONS_", "RUNNER_")) or name in {
+                "GH_TOKEN", "CODECOV_TOKEN", "SLACK_WEBHOOK_URL", "DOCKER_HUB_USERNAME",
+                "DOCKER_HUB_TOKEN", "SOURCE_DATE_EPOCH", "IMAGE_NAME",
+            }:  # fmt: skip
+                patch.delenv(name)
+        yield
