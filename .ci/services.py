@@ -37,10 +37,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import daemons
+import engines
 import machine
 from machine import ServicesError, say
-
-import engines
 
 
 def state_dir() -> Path:
