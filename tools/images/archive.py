@@ -4,7 +4,6 @@ An engine with the containerd image store reads its ``index.json``; one with the
 reads only ``manifest.json``, as ``docker save`` writes it, which BuildKit leaves out.
 """
 
-import hashlib
 import io
 import json
 import platform
@@ -14,30 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.core.errors import PipelineError, UsageError
-from tools.core.files import parse_json
+from tools.registry.manifest import Manifest, Platform, check_digest, parse_manifest
 
 # What an index calls processors, by Python's name where that is another.
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-
-
-@dataclass(frozen=True)
-class _Platform:
-    architecture: str = ""
-
-
-@dataclass(frozen=True)
-class _Descriptor:
-    digest: str
-    platform: _Platform = _Platform()
-
-
-@dataclass(frozen=True)
-class _Content:
-    """What is read of an index or a manifest."""
-
-    manifests: tuple[_Descriptor, ...] = ()
-    config: _Descriptor | None = None
-    layers: tuple[_Descriptor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,25 +39,19 @@ def _file(layout: tarfile.TarFile, name: str) -> bytes:
     return member.read() if member else b""
 
 
-def _content(layout: tarfile.TarFile, digest: str) -> bytes:
-    """The content with a digest (KeyError: it is not there, ValueError: it has another)."""
-    data = _file(layout, blob(digest))
-    actual = f"sha256:{hashlib.sha256(data).hexdigest()}"
-    if actual != digest:
-        raise ValueError(f"the content of {digest} has the digest {actual}")
-    return data
+def _manifest(layout: tarfile.TarFile, digest: str) -> Manifest:
+    """The manifest with a digest (KeyError: it is not there, ValueError: it has another)."""
+    return parse_manifest(_file(layout, blob(digest)), digest=digest)
 
 
-def _image(index: _Content) -> str:
+def _image(index: Manifest) -> str:
     """The manifest's digest of the image for this machine, else of the first; attestations
     (platform ``unknown``) are none (IndexError: there is no image).
     """
     machine = platform.machine().lower()
-    images = [one for one in index.manifests if one.platform.architecture != "unknown"]
-    images.sort(
-        key=lambda one: one.platform.architecture != ARCHITECTURES.get(machine, machine)
-    )
-    return images[0].digest
+    ours = Platform(ARCHITECTURES.get(machine, machine))
+    images = [one for one in index.children if one.platform != Platform("unknown")]
+    return next((one for one in images if one.platform == ours), images[0]).digest
 
 
 def read(path: Path, digest: str = "") -> Archive:
@@ -90,15 +63,14 @@ def read(path: Path, digest: str = "") -> Archive:
     """
     try:
         with tarfile.open(path) as layout:
-            index = parse_json(_file(layout, "index.json"), _Content)
-            actual = index.manifests[0].digest
-            manifest = parse_json(_content(layout, actual), _Content)
-            if manifest.manifests:
-                manifest = parse_json(_content(layout, _image(manifest)), _Content)
+            actual = parse_manifest(_file(layout, "index.json")).children[0].digest
+            manifest = _manifest(layout, actual)
+            if manifest.children:
+                manifest = _manifest(layout, _image(manifest))
             if manifest.config is None:
                 raise ValueError("its manifest names no configuration")
             config = manifest.config.digest
-            _content(layout, config)
+            check_digest(_file(layout, blob(config)), config)
     except (OSError, tarfile.TarError, KeyError, ValueError, IndexError) as error:
         raise UsageError(
             f"{path} is not a whole OCI archive: {error}.",

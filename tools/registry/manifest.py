@@ -38,6 +38,12 @@ def is_loopback(host: str) -> bool:
     return re.fullmatch(local, host) is not None
 
 
+class Platform(Struct, frozen=True):
+    """What an image runs on; BuildKit calls that of an attestation ``unknown``."""
+
+    architecture: str = ""
+
+
 class Descriptor(Struct, frozen=True, rename="camel"):
     """Points at content by digest."""
 
@@ -46,6 +52,7 @@ class Descriptor(Struct, frozen=True, rename="camel"):
     size: Annotated[int, Meta(ge=0)] = 0  # bytes of the content
     artifact_type: str | None = None
     annotations: dict[str, str] | None = None
+    platform: Platform | None = None  # of an image in an index
 
     @property
     def is_attestation(self) -> bool:
@@ -73,7 +80,14 @@ class Manifest:
     descriptor: Descriptor  # its own digest, media type and size
     children: tuple[Descriptor, ...] = ()  # the manifests of an index
     subject: Descriptor | None = None  # the manifest that this one refers to (OCI 1.1)
-    blobs: tuple[Descriptor, ...] = ()  # configuration and layers, each digest once
+    config: Descriptor | None = None
+    layers: tuple[Descriptor, ...] = ()  # in their order, one as often as it is applied
+
+    @property
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """Configuration and layers, each digest once."""
+        config = (self.config,) if self.config else ()
+        return tuple({blob.digest: blob for blob in (*config, *self.layers)}.values())
 
     @property
     def is_index(self) -> bool:
@@ -86,6 +100,16 @@ class Manifest:
         return sum(blob.size for blob in self.blobs)
 
 
+def check_digest(content: bytes, digest: str) -> None:
+    """Return if content has a digest (ValueError: it has another, or of an unknown kind)."""
+    algorithm = digest.partition(":")[0]
+    if algorithm not in {"sha256", "sha512"}:  # the two that the specification registers
+        raise ValueError(f"the digest algorithm {algorithm!r} is not known")
+    actual = f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
+    if actual != digest:
+        raise ValueError(f"the content has the digest {actual}, not {digest}")
+
+
 def parse_manifest(body: bytes, content_type: str = "", digest: str = "") -> Manifest:
     """A manifest from the bytes that a registry sent, with their content type; ValueError if
     they are not one, or hash to another ``digest`` than was asked for.
@@ -93,17 +117,12 @@ def parse_manifest(body: bytes, content_type: str = "", digest: str = "") -> Man
     Source: image-index and manifest: ``mediaType`` SHOULD be used and MUST match the
     content type; without either, the shape decides.
     """
-    algorithm = digest.partition(":")[0] or "sha256"
-    if algorithm not in {"sha256", "sha512"}:  # the two that the specification registers
-        raise ValueError(f"the digest algorithm {algorithm!r} is not known")
-    actual = f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}"
-    if digest and actual != digest:
-        raise ValueError(f"the content has the digest {actual}, not {digest}")
+    digest = digest or f"sha256:{hashlib.sha256(body).hexdigest()}"
+    check_digest(body, digest)
     content = parse_json(body, _Content)
     sent_as = content_type.partition(";")[0].strip()
     shape = OCI_MANIFEST if content.manifests is None else OCI_INDEX
     kind = content.media_type or (sent_as if sent_as in MANIFEST_TYPES else shape)
-    own = Descriptor(actual, kind, len(body))
-    config = (content.config,) if content.config else ()
-    blobs = {blob.digest: blob for blob in (*config, *(content.layers or ()))}
-    return Manifest(own, content.manifests or (), content.subject, tuple(blobs.values()))
+    own = Descriptor(digest, kind, len(body))
+    children, layers = content.manifests or (), content.layers or ()
+    return Manifest(own, children, content.subject, content.config, layers)
