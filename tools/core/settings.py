@@ -198,6 +198,11 @@ def load(env: Mapping[str, str] = os.environ, root: Path = ROOT) -> Settings:
     return settings
 
 
+def github_server(env: Mapping[str, str] = os.environ) -> str:
+    """The base address of GitHub's pages, or of the Enterprise Server that Actions names."""
+    return (env.get("GITHUB_SERVER_URL") or "https://github.com").rstrip("/")
+
+
 def _given(name: str, env: Mapping[str, str], table: Mapping[str, object]) -> tuple[str, str]:
     """What is given for a setting, and where; empty if it has its default."""
     key, variables = name.replace("_", "-"), (f"MLC_{name.upper()}", name.upper())

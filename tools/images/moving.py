@@ -5,7 +5,6 @@ contain, unless the branch ends in ours (it was reset, or rewritten). A version'
 tags stay with a higher version.
 """
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,6 +13,7 @@ from packaging.version import VERSION_PATTERN, Version
 
 from tools.core import console, process
 from tools.core.errors import PipelineError
+from tools.core.settings import github_server
 from tools.images import build
 from tools.images.names import LABEL
 from tools.images.plan import BuildPlan
@@ -75,10 +75,9 @@ def branch_head(context: Context) -> str:
     ref, root = f"refs/heads/{context.event.branch}", context.root
     if not console.on_actions():
         return git.git(root, "rev-parse", "--verify", "--quiet", ref, check=False)
-    server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
     token = registry.basic("x-access-token", context.settings.gh_token)
     config = {"GIT_CONFIG_COUNT": "2", "GIT_CONFIG_VALUE_0": ""}
-    config |= {f"GIT_CONFIG_KEY_{i}": f"http.{server}/.extraheader" for i in (0, 1)}
+    config |= {f"GIT_CONFIG_KEY_{i}": f"http.{github_server()}/.extraheader" for i in (0, 1)}
     config["GIT_CONFIG_VALUE_1"] = f"Authorization: {token}"
     try:
         found = git.git(root, "ls-remote", "origin", ref, timeout=git.REMOTE_LIMIT, env=config)

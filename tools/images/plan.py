@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tools.core import cli
 from tools.core.errors import UsageError
-from tools.core.settings import Settings
+from tools.core.settings import Settings, github_server
 from tools.images import login, names, record
 from tools.registry import client as registry
 from tools.registry.manifest import is_loopback
@@ -144,10 +144,9 @@ def make_plan(options: Options, context: Context, env: Mapping[str, str]) -> Bui
     # What a tag publishes is never made of what another run has cached.
     cached = event.tag is None
     cache = layer_cache(output, settings.image, image, env) if cached else ((), ())
-    server = env.get("GITHUB_SERVER_URL", "https://github.com")
     references = tuple(f"{name}:{tag}" for name in images for tag in tags)
     moving = tuple(ref for ref in references if names.moves(ref.rpartition(":")[2], event))
-    labels = names.labels(event, context.created, server)
+    labels = names.labels(event, context.created, github_server(env))
     return BuildPlan(
         image, references, labels, settings.platforms, output, reason, moving, wheels,
         build_args, *cache, builder=settings.buildx_builder,

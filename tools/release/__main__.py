@@ -10,7 +10,7 @@ from filelock import FileLock
 
 from tools.core import cli, console, files
 from tools.core.errors import PipelineError, UsageError
-from tools.core.settings import ROOT
+from tools.core.settings import ROOT, github_server
 from tools.github.client import connect, policy
 from tools.release import notes
 from tools.release.checks import Candidate, check
@@ -43,8 +43,7 @@ def release(options: Options, env: Mapping[str, str] = os.environ, root: Path = 
     # Drafts and the folder are the checkout's: another release in it is waited for.
     with FileLock(root / ".nox" / "release.lock"):
         with console.step(f"Fill {folder}"):
-            web = (env.get("GITHUB_SERVER_URL") or "https://github.com").rstrip("/")
-            downloads = f"{web}/{name}/releases/download/{options.tag}"
+            downloads = f"{github_server(env)}/{name}/releases/download/{options.tag}"
             plan = prepare(candidate, folder, context.created, downloads)
         result = None
         if options.dry_run:

@@ -9,6 +9,7 @@ import platform
 from collections.abc import Mapping
 from typing import Any, TypeAlias, cast
 
+from tools.core.settings import github_server
 from tools.repo.event import Event
 from tools.workflow.expressions import evaluate_text, naming
 from tools.workflow.model import Job, Workflow
@@ -68,7 +69,6 @@ def of_event(workflow: Workflow, event: Event) -> dict[str, Value]:
     family = "pull_request" if event.pull_request is not None else event.name
     others = " ".join(own for name, own in _OWN.items() if name != family).split()
     others += ["action"] if event.name in _WITHOUT_ACTION else []
-    server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
     api = os.environ.get("GITHUB_API_URL", "https://api.github.com")
     github: dict[str, Value] = {
         **{name: os.environ.get(f"GITHUB_{name.upper()}", "") for name in _OF_A_RUN},
@@ -88,7 +88,7 @@ def of_event(workflow: Workflow, event: Event) -> dict[str, Value]:
         "run_attempt": os.environ.get("GITHUB_RUN_ATTEMPT", "1"),
         "retention_days": "90",
         "secret_source": "Actions",
-        **{"server_url": server, "api_url": api, "graphql_url": f"{api}/graphql"},
+        **{"server_url": github_server(), "api_url": api, "graphql_url": f"{api}/graphql"},
     }
     inputs: Value = {}
     if event.name == "workflow_dispatch":
