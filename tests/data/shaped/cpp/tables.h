@@ -1,0 +1,3 @@
+#pragma once
+
+int mlc_table(int index);
