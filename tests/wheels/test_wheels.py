@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from tools.core.settings import ROOT
 from tools.repo.context import load_context
 from tools.wheels import __main__ as wheels
 from tools.wheels.archive import Wheel, read_wheel
-from tools.wheels.build import repair
+from tools.wheels.repair import check_promise, glibc, repair
 
 NATIVE = ROOT / "tests" / "data" / "native"
 compiled = pytest.mark.xdist_group("compiled")  # one worker, as it is built once
@@ -173,8 +174,21 @@ def test_missing_library(tmp_path: Path, native: tuple[Wheel, str]) -> None:
     whole = repair(read_wheel(broken), tmp_path / "two", env, ["libnowhere.so.1"])
     assert "manylinux" in whole.name
     empty = read_wheel(make_wheel(tmp_path, "1.0", tag="py3-none-linux_x86_64"))
-    with pytest.raises(PipelineError, match="cannot make a manylinux wheel"):
+    with pytest.raises(PipelineError, match="auditwheel cannot repair"):
         repair(empty, tmp_path, env, [])
+
+
+@compiled
+def test_promise_of_a_compiled_wheel(native: tuple[Wheel, str]) -> None:
+    """What the compiler of this machine made is refused where an older glibc is promised, or
+    is in production: with both numbers, and what to do. Its own is the least that it fits.
+    """
+    wheel, own = native[0], glibc(native[0])
+    check_promise(wheel, f"manylinux_{own.replace('.', '_')}", own)
+    for promised, production, older in (("manylinux1", own, "2.5"), ("", "2.4", "2.4")):
+        with pytest.raises(PipelineError, match=re.escape(f"needs glibc {own}, ")) as caught:
+            check_promise(wheel, promised, production)
+        assert older in caught.value.message and "_" in caught.value.remedy
 
 
 def test_stand_in_at_a_tag(tmp_path: Path) -> None:

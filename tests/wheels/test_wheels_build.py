@@ -95,7 +95,6 @@ def test_explained_failures() -> None:
         ("c++: fatal error: Killed signal terminated program cc1plus", "memory"),
         ("ERROR: No matching distribution found for scikit-build-core>=99", "requirement"),
         ("Compatibility with CMake < 3.5 has been removed from CMake.", "too old"),
-        ('required library "liba.so.1" could not be located', "liba.so.1"),
         ("a.cc:3:1: error: expected ';'", "unknown"),
     ):
         reason = explain(output, build.FAILURES, PipelineError("unknown", "See above."))

@@ -13,6 +13,7 @@ from tools.wheels import archive, build, check
 from tools.wheels.archive import RecordedWheel, Wheel, WheelsRecord, read_wheel
 from tools.wheels.build import WheelPlan
 from tools.wheels.dist import exclusive, publish
+from tools.wheels.repair import repair
 from tools.wheels.source import Tree, copy_tree, open_tree, parse_source, put_version
 
 
@@ -88,7 +89,7 @@ def build_one(plan: WheelPlan, tree: Tree, work: Path) -> Wheel:
             "(with dist_name set for hatch-vcs), so that the pipeline can give it.",
         )
     with console.step(f"repair {built.name}"):
-        repaired = build.repair(built, work, env, plan.exclude)
+        repaired = repair(built, work, env, plan.exclude)
     archive.canonicalize(repaired, work / repaired.name, plan.source_date_epoch)
     return read_wheel(work / repaired.name)
 

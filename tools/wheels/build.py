@@ -1,4 +1,4 @@
-"""Building wheels: ``python -m build`` isolated, then auditwheel where it applies."""
+"""Building wheels: ``python -m build``, isolated."""
 
 import contextlib
 import os
@@ -13,11 +13,10 @@ from urllib.parse import unquote
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from tools.core import console, process, settings
+from tools.core import process, settings
 from tools.core.errors import PipelineError
 from tools.core.failures import Failure, explain
 from tools.core.secrets import remember
-from tools.wheels.archive import Wheel
 from tools.wheels.source import Source
 
 CACHE_TOKEN = "ACTIONS_RUNTIME_TOKEN"  # of the Actions cache, where sccache may store
@@ -48,11 +47,6 @@ FAILURES = (
         r"Compatibility with CMake < 3\.5 has been removed",
         "The wheel could not be built: a CMakeLists.txt is too old for this CMake.",
         "Set CMAKE_POLICY_VERSION_MINIMUM=3.5, or put CMake 3.24 to 3.31 on the PATH.",
-    ),
-    Failure(
-        r'required library "(?P<library>[^"]+)" could not be located',
-        "auditwheel does not find {library}.",
-        "Install it where the loader looks, or leave it to the user: name it in WHEEL_EXCLUDE.",
     ),
 )
 
@@ -179,27 +173,4 @@ def run_build(
             "The wheel could not be built.", "See the lines above; --debug shows the commands."
         )
         raise explain(done.output, FAILURES, unknown)
-    return next(out.glob("*.whl"))
-
-
-def repair(wheel: Wheel, work: Path, env: Mapping[str, str], exclude: Iterable[str]) -> Path:
-    """Graft the libraries that a compiled Linux wheel needs into it, but for ``exclude`` (file
-    names), and tag it manylinux; other wheels are returned as they are.
-
-    Source: PEP 600; auditwheel, "Limitations".
-    """
-    if wheel.pure or sys.platform != "linux":
-        console.say("nothing to repair")
-        return wheel.path
-    out = work / "repaired"
-    command = [sys.executable, "-m", "auditwheel", "repair", "--wheel-dir", str(out)]
-    command += [f"--exclude={name}" for name in exclude]
-    # Not shown as it comes: its failures are tracebacks, with the reason last.
-    done = process.run([*command, str(wheel.path)], env=env, check=False)
-    if done.code:
-        unknown = PipelineError(
-            f"auditwheel cannot make a manylinux wheel of {wheel.name}.",
-            "It must hold a library, and fit a manylinux policy of this system.",
-        )
-        raise explain(done.tail(1), FAILURES, unknown)
     return next(out.glob("*.whl"))
