@@ -127,6 +127,37 @@ class Settings:
     wheel_test_requires: tuple[str, ...] = setting(
         (), "Packages installed beside a wheel when it is tested.", _REQUIREMENT
     )
+    wheel_requires: tuple[str, ...] = setting(
+        (), "Packages that the source needs and does not declare, in any flavour.", _REQUIREMENT
+    )
+    wheel_version: str = setting(
+        "pipeline",
+        "Whose version wheels have: pipeline (git's tag) or source.",
+        _matching("(pipeline|source)", "pipeline or source"),
+    )
+    wheel_container: str = setting(
+        "auto",
+        "Whether compiled Linux wheels are built in a container: auto (if an engine is there) "
+        "or never.",
+        _matching("(auto|never)", "auto or never"),
+    )
+    wheel_image: str = setting(
+        "", "Image that compiled Linux wheels are built in, instead of PyPA's."
+    )
+    manylinux: str = setting(
+        "",
+        "Oldest system that Linux wheels must fit; manylinux_2_28, or that of the "
+        "development image where PyPA's cannot be pulled.",
+        _matching(r"(manylinux_2_\d{1,3})", "a tag such as manylinux_2_28"),
+    )
+    production_glibc: str = setting("2.36", "glibc of the production image.", _VERSION)
+    flavour_naming: str = setting(
+        "name",
+        "How a wheel tells its flavour: by its name (mlc-llm-cu128) or by a local version "
+        "(1.2.3+cu128).",
+        _matching("(name|local)", "name or local"),
+    )
+    smoke_timeout: float = setting(600.0, "Limit of one step of nox -s wheels -- --smoke.")
     build_memory: int = setting(2_000_000_000, "Memory reckoned for one parallel compiler.")
     disk_needed: int = setting(5_000_000_000, "Free disk space that nox -s doctor asks for.")
     lint_paths: tuple[str, ...] = setting(
@@ -166,7 +197,7 @@ def _table(path: Path) -> dict[str, object]:
     whole = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     table: dict[str, object] = whole.get("tool", {}).get("mlc-pipeline", {})
     allowed = {name.replace("_", "-") for name in FIELDS.keys() - SECRETS}
-    for key in table.keys() - allowed:
+    for key in table.keys() - allowed - {"flavours"}:  # tools.wheels.flavours reads them
         raise UsageError(
             f"{path.name} sets [tool.mlc-pipeline] {key}, which is not a setting "
             "(secrets come from the environment alone).",
