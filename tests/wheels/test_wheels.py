@@ -277,6 +277,10 @@ def test_faults_do_not_reach_dist(
     wheels.build_wheels(replace(PLAN, root=str(tmp_path)), twice=True)
     assert "byte-identical" in capsys.readouterr().err
     assert {path.name for path in (tmp_path / "dist").iterdir()} == {wheel.name, "wheels.json"}
+    own = make_wheel(tmp_path, "5.5")  # a source that keeps its own version
+    monkeypatch.setattr(wheels.build, "run_build", lambda *_: own)
+    record = wheels.build_wheels(replace(PLAN, root=str(tmp_path), version=None))
+    assert record.version == "5.5"
 
 
 def test_the_cache_server_does_not_inherit_the_lock(

@@ -10,7 +10,7 @@ from tests.services.project import Project
 from tools.core.errors import PipelineError, UsageError
 from tools.core.secrets import redact
 from tools.wheels.archive import RecordedSource
-from tools.wheels.source import Source, copy_tree, fetch, open_tree, parse_source, put_version
+from tools.wheels.source import Source, copy_tree, fetch, open_tree, parse_source, put_project
 
 PROJECT = '[project]\nname = "MLC.llm"\nversion = "0.20.0.dev0"  # kept\n'
 
@@ -156,24 +156,60 @@ def test_fetch_is_cached_and_recovers(tmp_path: Path, origin: Project) -> None:
 
 def test_version(tmp_path: Path) -> None:
     """A static version goes into the file, the rest of which stays as it is; a dynamic one is
-    given in setuptools-scm's way. A project's own build folder is kept.
+    given in setuptools-scm's way. A project's own build folder is kept, and its version if
+    none is given.
     """
     path, given = tmp_path / "pyproject.toml", "SETUPTOOLS_SCM_PRETEND_VERSION_FOR_MLC_LLM"
     path.write_text(PROJECT + '[build-system]\nrequires = ["x>=1"]\n')
-    expected = {given: "1.2.3rc1", "SKBUILD_BUILD_DIR": "build"}
-    assert put_version(tmp_path, "1.2.3rc1") == (["x>=1"], expected)
+    expected = {"SKBUILD_BUILD_DIR": "build"}
+    assert put_project(tmp_path, None) == (["x>=1"], expected)
+    assert path.read_text().startswith(PROJECT)
+    assert put_project(tmp_path, "1.2.3rc1") == (["x>=1"], expected)
     assert tomlkit.parse(path.read_text())["project"]["version"] == "1.2.3rc1"
     assert "# kept" in path.read_text()
     text = '[project]\nname = "MLC.llm"\ndynamic = ["version"]\n[tool.scikit-build]\nbuild-dir = "b"\n'
     path.write_text(text)
-    assert put_version(tmp_path, "1.2.3") == (["setuptools"], {given: "1.2.3"})
+    assert put_project(tmp_path, "1.2.3") == (["setuptools"], {given: "1.2.3"})
+    assert put_project(tmp_path, None) == (["setuptools"], {})
     assert path.read_text() == text
+
+
+def test_name_and_dependencies(tmp_path: Path) -> None:
+    """A flavour's name, and what upstream forgets to declare: what is declared already is not
+    said again, but a version is beside a name without one. Comments stay.
+    """
+    path = tmp_path / "pyproject.toml"
+    declared = 'dependencies = [\n  "Psutil",  # kept\n  "apache_tvm",\n  "torch; os_name == \'nt\'",\n]\n'
+    path.write_text(f"{PROJECT}{declared}")
+    put_project(tmp_path, "1.0", "mlc-llm-cu128", ["apache-tvm == 0.26.0", "psutil", "torch"])
+    project = tomlkit.parse(path.read_text()).unwrap()["project"]
+    assert project["name"] == "mlc-llm-cu128" and path.read_text().count("# kept") == 2
+    own = ["Psutil", "apache_tvm", "torch; os_name == 'nt'"]
+    assert project["dependencies"] == [*own, "apache-tvm==0.26.0", "torch"]
+    again = path.read_text()
+    put_project(tmp_path, "1.0", "mlc-llm-cu128", ["apache-tvm==0.26.0", "psutil", "torch"])
+    assert path.read_text() == again
+    path.write_text('[project]\nname = "x"\ndynamic = ["version"]\n')
+    _, variables = put_project(tmp_path, "1.0", "mlc-llm-cu128", ["psutil"])
+    assert "SETUPTOOLS_SCM_PRETEND_VERSION_FOR_MLC_LLM_CU128" in variables
+    assert tomlkit.parse(path.read_text()).unwrap()["project"]["dependencies"] == ["psutil"]
+
+
+def test_dynamic_dependencies(tmp_path: Path) -> None:
+    """Nothing can be added to what the build alone knows; with nothing to add it is no fault."""
+    text = '[project]\nname = "x"\ndynamic = ["version", "dependencies"]\n'
+    (tmp_path / "pyproject.toml").write_text(text)
+    put_project(tmp_path, "1.0")
+    with pytest.raises(PipelineError, match="dynamic: apache-tvm, psutil cannot be") as caught:
+        put_project(tmp_path, "1.0", requires=["apache-tvm", "psutil"])
+    assert "Declare them" in caught.value.remedy
 
 
 def test_unreadable_project(tmp_path: Path) -> None:
     """A pyproject.toml that is not there, or names no project, is one sentence."""
-    for text in ("[project", "[tool.x]\n", 'project = "x"\n', ""):
-        with pytest.raises(PipelineError, match="gives no project name") as caught:
-            put_version(tmp_path, "1.2.3")
+    wrong = PROJECT + 'dependencies = ["?"]\n'
+    for text in ("[project", "[tool.x]\n", 'project = "x"\n', "[project]\n", wrong, ""):
+        with pytest.raises(PipelineError, match="table .* cannot be read") as caught:
+            put_project(tmp_path, "1.2.3", requires=["psutil"])
         assert "#subdirectory=FOLDER" in caught.value.remedy
         (tmp_path / "pyproject.toml").write_text(text)

@@ -14,7 +14,7 @@ from tools.wheels.archive import RecordedWheel, Wheel, WheelsRecord, read_wheel
 from tools.wheels.build import WheelPlan
 from tools.wheels.dist import exclusive, publish
 from tools.wheels.repair import repair
-from tools.wheels.source import Tree, copy_tree, open_tree, parse_source, put_version
+from tools.wheels.source import Tree, copy_tree, open_tree, parse_source, put_project
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def build_wheels(plan: WheelPlan, twice: bool = False) -> WheelsRecord:
             check.install(wheel, work / "fresh", plan.installer, env, plan.test_requires)
             check.use(wheel, work / "fresh", env, strict=plan.source.kind == "stand-in")
         recorded = RecordedWheel(wheel.name, wheel.size, wheel.sha256, wheel.tags)
-        record = WheelsRecord(plan.version, plan.commit, tree.recorded, (recorded,))
+        record = WheelsRecord(wheel.version, plan.commit, tree.recorded, (recorded,))
         publish(root / "dist", record, [wheel])
     rows = [(w.name, console.human_size(w.size), w.sha256) for w in record.wheels]
     headings = ("wheel", "size", "SHA-256")
@@ -75,14 +75,14 @@ def build_one(plan: WheelPlan, tree: Tree, work: Path) -> Wheel:
     """Copy, build, repair and put into its one form: a wheel in ``work``."""
     folder = work / "source"
     copy_tree(tree, folder)
-    requires, variables = put_version(folder, plan.version)
+    requires, variables = put_project(folder, plan.version)
     env = build.build_environment(plan, folder, variables, os.environ)
     lock = Path(plan.root, "constraints.txt").read_text(encoding="utf-8").splitlines()
     kept = build.build_constraints(lock, requires)
     means = f"{plan.jobs} compilers at once, {plan.compiler_cache or 'no compiler cache'}"
-    with console.step(f"build {plan.version} ({means})"):
+    with console.step(f"build {plan.version or 'the source as its own version'} ({means})"):
         built = read_wheel(build.run_build(folder, work, env, plan.installer, kept))
-    if not archive.same_version(built.version, plan.version):
+    if plan.version and not archive.same_version(built.version, plan.version):
         raise PipelineError(
             f"{built.name} has version {built.version}, but {plan.version} is being built.",
             "Make project.version of the source static, or take it from setuptools-scm "

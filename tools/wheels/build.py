@@ -55,7 +55,7 @@ FAILURES = (
 class WheelPlan:
     """All that a build needs to know, decided before anything is done."""
 
-    version: str  # PEP 440; the wheel must have it
+    version: str | None  # PEP 440; the wheel must have it. None: the source's own
     commit: str  # of the pipeline
     source_date_epoch: int  # seconds; that commit's time
     source: Source

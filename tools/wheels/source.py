@@ -1,16 +1,19 @@
 """What wheels are built from: the stand-in, a folder, or a git address.
 
-The source itself is never touched: a copy is built, with the version put into it.
+The source itself is never touched: a copy is built, into which version, name and further
+dependencies are put.
 """
 
 import hashlib
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import tomlkit
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tools.core import console, files, process
@@ -161,31 +164,68 @@ def copy_tree(tree: Tree, target: Path) -> None:
             shutil.copy2(path, copy, follow_symlinks=False)
 
 
-def put_version(folder: Path, version: str) -> tuple[list[str], dict[str, str]]:
-    """Put ``version`` into the copy in ``folder``; returns its build requirements, and
-    variables that its build needs.
+@dataclass(frozen=True)
+class _Project:
+    """What matters of a ``[project]`` table."""
+
+    name: str
+    version: str = ""
+    dependencies: tuple[str, ...] = ()
+    dynamic: tuple[str, ...] = ()
+
+    def undeclared(self, requires: Iterable[str]) -> list[str]:
+        """Those of ``requires`` that say more than the dependencies do: one with a version is
+        stated beside one without, as installers heed both.
+        """
+        required = list(map(Requirement, requires))
+        if required and "dependencies" in self.dynamic:
+            raise PipelineError(
+                f"The source's dependencies are dynamic: {', '.join(map(str, required))} "
+                "cannot be added.",
+                "Declare them where the source keeps the others, and not in the settings.",
+            )
+        declared = list(map(Requirement, self.dependencies))
+        names = {canonicalize_name(one.name) for one in declared if not one.marker}
+        new = [one for one in required if one not in declared]
+        return [str(o) for o in new if o.specifier or canonicalize_name(o.name) not in names]
+
+
+def put_project(
+    folder: Path, version: str | None, name: str = "", requires: Iterable[str] = ()
+) -> tuple[list[str], dict[str, str]]:
+    """Put ``version``, ``name`` and further dependencies (``requires``) into the copy in
+    ``folder``, which keeps its own version if it is None, and its own name if it is empty.
+    Returns the copy's build requirements, and variables that its build needs.
 
     A static ``project.version`` is replaced in the file; a dynamic one is given by
     the variable of setuptools-scm, which hatch-vcs and scikit-build-core heed too.
 
     Source: PyPA, "pyproject.toml specification"; setuptools-scm, "Overrides".
     """
-    path = folder / "pyproject.toml"
+    path, environment = folder / "pyproject.toml", {}
     try:
-        document = tomlkit.parse(path.read_text(encoding="utf-8"))
+        before = path.read_text(encoding="utf-8")
+        document = tomlkit.parse(before)
         table = document.unwrap()
-        name = str(table["project"]["name"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        project = files.convert(table["project"], _Project)
+        undeclared = project.undeclared(requires)
+    except (OSError, ValueError, KeyError) as error:
         raise PipelineError(
-            f"The source's pyproject.toml gives no project name: {error}.",
-            "It needs a [project] table with a name; where the package is in a folder of the "
-            "repository, append #subdirectory=FOLDER to the address.",
+            f"The [project] table of the source's pyproject.toml cannot be read: {error}.",
+            "It needs at least a name; where the package is in a folder of the repository, "
+            "append #subdirectory=FOLDER to the address.",
         ) from error
-    if "version" in table["project"]:
+    if name:
+        document["project"]["name"] = name
+    if version and project.version:
         document["project"]["version"] = version
-        path.write_text(tomlkit.dumps(document), encoding="utf-8", newline="\n")
-    variable = canonicalize_name(name).replace("-", "_").upper()
-    environment = {f"SETUPTOOLS_SCM_PRETEND_VERSION_FOR_{variable}": version}
+    elif version:
+        variable = canonicalize_name(name or project.name).replace("-", "_").upper()
+        environment[f"SETUPTOOLS_SCM_PRETEND_VERSION_FOR_{variable}"] = version
+    if undeclared:
+        document["project"].setdefault("dependencies", []).extend(undeclared)
+    if (after := tomlkit.dumps(document)) != before:
+        path.write_text(after, encoding="utf-8", newline="\n")
     if "build-dir" not in table.get("tool", {}).get("scikit-build", {}):
         # Inside the copy, not in a temporary folder of random name.
         environment["SKBUILD_BUILD_DIR"] = "build"
