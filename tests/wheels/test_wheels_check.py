@@ -30,7 +30,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Wheel, Path]:
     wheel = read_wheel(make_wheel(folder, contents=contents))
     beside = make_wheel(folder, name="undeclared", contents={"undeclared.py": ""})
     installer = "uv" if shutil.which("uv") else "pip"
-    check.install(wheel, folder / "fresh", installer, clean(os.environ), [str(beside)])
+    (pinned := folder / "requirements.txt").touch()
+    check.install(wheel, folder / "fresh", installer, clean(os.environ), pinned, [str(beside)])
     return wheel, folder / "fresh"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from tools.core import cli, console, machine
 from tools.core.errors import PipelineError
 from tools.repo.context import Context, load_context
-from tools.wheels import archive, build, check
+from tools.wheels import archive, build, check, requirements
 from tools.wheels.archive import RecordedWheel, Wheel, WheelsRecord, read_wheel
 from tools.wheels.build import WheelPlan
 from tools.wheels.dist import exclusive, publish
@@ -59,11 +59,13 @@ def build_wheels(plan: WheelPlan, twice: bool = False) -> WheelsRecord:
         with console.step(f"check {wheel.name}"):
             env = build.clean(os.environ)
             check.check_file(wheel, env)
-            check.install(wheel, work / "fresh", plan.installer, env, plan.test_requires)
-            check.use(wheel, work / "fresh", env, strict=plan.source.kind == "stand-in")
+            pinned = requirements.pin(wheel, work, env)
+            fresh, beside = work / "fresh", plan.test_requires
+            check.install(wheel, fresh, plan.installer, env, pinned, beside)
+            check.use(wheel, fresh, env, strict=plan.source.kind == "stand-in")
         recorded = RecordedWheel(wheel.name, wheel.size, wheel.sha256, wheel.tags)
         record = WheelsRecord(wheel.version, plan.commit, tree.recorded, (recorded,))
-        publish(root / "dist", record, [wheel])
+        publish(root / "dist", record, [wheel], [pinned])
     rows = [(w.name, console.human_size(w.size), w.sha256) for w in record.wheels]
     headings = ("wheel", "size", "SHA-256")
     console.table(headings, rows, title=f"dist: wheels of {record.version}")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tools.core import console, process
 from tools.core.errors import PipelineError
+from tools.wheels import requirements
 from tools.wheels.archive import Wheel, same_version
 
 MODULE = "mlc_llm"
@@ -47,25 +48,36 @@ def program(venv: Path, name: str) -> Path:
 
 
 def install(
-    wheel: Wheel, venv: Path, installer: str, env: Mapping[str, str], beside: Sequence[str]
+    wheel: Wheel,
+    venv: Path,
+    installer: str,
+    env: Mapping[str, str],
+    pinned: Path,
+    beside: Sequence[str] = (),
 ) -> None:
-    """Install a wheel, its dependencies and what it needs ``beside`` without declaring it
-    into a fresh virtual environment, with ``uv`` or ``pip``.
+    """Install into a fresh virtual environment, with ``uv`` or ``pip``: what a wheel requires,
+    as ``pinned`` with hashes, the wheel itself, and what it needs ``beside`` without declaring
+    it.
     """
     python = str(program(venv, "python"))
     if installer == "uv":
+        env = requirements.uv_environment(env)
         create = ["uv", "venv", "-q", "--python", sys.executable]
         command = ["uv", "pip", "install", "--python", python]
     else:
         create = [sys.executable, "-m", "venv"]
         command = [python, "-m", "pip", "install"]
     process.run([*create, str(venv)], env=env)
-    if process.stream([*command, str(wheel.path), *beside], env=env, check=False).code:
-        raise PipelineError(
-            f"{wheel.name} cannot be installed into a fresh environment.",
-            "See above which dependency is at fault; UV_FIND_LINKS or PIP_FIND_LINKS add "
-            "places.",
-        )
+    parts = [["--no-deps", str(wheel.path)], list(beside)]
+    if pinned.read_text(encoding="utf-8").strip():
+        parts.insert(0, ["--require-hashes", f"--requirement={pinned}"])
+    for arguments in filter(None, parts):
+        if process.stream([*command, *arguments], env=env, check=False).code:
+            raise PipelineError(
+                f"{wheel.name} cannot be installed into a fresh environment.",
+                "See above which dependency is at fault; UV_FIND_LINKS or PIP_FIND_LINKS add "
+                "places.",
+            )
 
 
 def use(wheel: Wheel, venv: Path, env: Mapping[str, str], strict: bool) -> None:

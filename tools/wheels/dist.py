@@ -38,16 +38,19 @@ def exclusive(root: Path) -> Iterator[Path]:
         lock.release()
 
 
-def publish(dist: Path, record: WheelsRecord, wheels: Sequence[Wheel]) -> None:
-    """Put finished wheels and their record into ``dist``, each in one step.
+def publish(
+    dist: Path, record: WheelsRecord, wheels: Sequence[Wheel], beside: Sequence[Path] = ()
+) -> None:
+    """Put finished wheels, what lies ``beside`` them, and their record into ``dist``, each in
+    one step.
 
     Earlier wheels of the project go: dist/ holds one version of it, so that nothing picks up
     an old one. The record is taken away first and put back last: wherever this is cut off,
     no file is half written and no record names a wheel that is not there.
     """
     (dist / RECORD).unlink(missing_ok=True)
-    for wheel in wheels:
-        os.replace(wheel.path, dist / wheel.name)
+    for path in (*beside, *(wheel.path for wheel in wheels)):
+        os.replace(path, dist / path.name)
     new = {wheel.name for wheel in wheels}
     starts = tuple(wheel.name.split("-")[0] + "-" for wheel in wheels)
     for path in sorted(dist.glob("*.whl")):
