@@ -57,11 +57,12 @@ def test_add_a_session(tmp_path):
 
 def test_add_a_platform():
     """The guide's matrix entry is one more job of the matrix."""
-    before, last, after = CI.partition("x64 }\n    steps:")
+    before, last, after = CI.partition("flavour: metal }\n    env:")
     added = textwrap.indent(textwrap.dedent(snippet("platform")), " " * 10)
     text = before + last.replace("}\n", f"}}\n{added}\n") + after
     rows = workflow.parse(text).jobs["build-wheels"].matrix
-    assert rows[2:] == ({"os": "macos-latest", "platform": "macos", "arch": "arm64"},)
+    assert rows[:-1] == workflow.parse(CI).jobs["build-wheels"].matrix
+    assert rows[-1]["os"] == "windows-11-arm"
 
 
 def test_add_an_image_test():

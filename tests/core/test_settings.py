@@ -36,6 +36,24 @@ def test_environment_before_table_before_default(project: Path) -> None:
     assert load({"REGISTRY": "env.io"}, project).registry == "env.io"
 
 
+def test_variables_of_the_repository(project: Path) -> None:
+    """They come after the environment and before the table, and set no secret."""
+    variables = (
+        '{"REGISTRY": "vars.io", "WHEEL_EXCLUDE": "a.so b.so", "GH_TOKEN": "x", "OTHER": 1}'
+    )
+    found = load({"MLC_VARIABLES": variables}, project)
+    assert (found.registry, found.wheel_exclude) == ("vars.io", ("a.so", "b.so"))
+    assert not found.gh_token
+    assert (
+        load({"MLC_VARIABLES": variables, "REGISTRY": "env.io"}, project).registry == "env.io"
+    )
+    with pytest.raises(UsageError, match="repository variable MANYLINUX. is 'old'"):
+        load({"MLC_VARIABLES": '{"MANYLINUX": "old"}'}, project)
+    for text in ("[1]", "{"):
+        with pytest.raises(UsageError, match="MLC_VARIABLES is not a JSON object"):
+            load({"MLC_VARIABLES": text}, project)
+
+
 def test_a_prefixed_variable_wins(project: Path) -> None:
     """Base images export PYTHON_VERSION=3.11.7 for themselves: it is read, or overruled."""
     theirs = {"PYTHON_VERSION": "3.11.7"}

@@ -150,14 +150,14 @@ class World:
             **case.env(sha, REPOSITORY), "SHA_REF": sha, "GITHUB_RUN_ID": str(RUN),
             "GITHUB_API_URL": self.server.url, "GITHUB_SERVER_URL": self.server.url,
         }  # fmt: skip
-        platforms = ("ubuntu-latest=-self-hosted", "windows-latest=-self-hosted")
+        runners = ("ubuntu-latest", "ubuntu-24.04-arm", "windows-latest", "macos-15")
         options = [
             f"--workflows={WORKFLOW}", f"--eventpath={payload}", f"--secret-file={secrets}",
             f"--actor={ACTOR}", "--json", "--insecure-secrets", "--no-cache-server",
             "--no-skip-checkout", f"--action-cache-path={self.folder / 'act'}",
             "--env-file=", "--var-file=", "--input-file=", "--pull=false", "--strict",
         ]  # fmt: skip
-        options += [f"--platform={one}" for one in platforms]
+        options += [f"--platform={one}=-self-hosted" for one in runners]
         options += [f"--env={key}={value}" for key, value in env.items()]
         for action, name in pinned_actions(self.project.root).items():
             options.append(f"--local-repository={action}={STAND_INS / name}")

@@ -211,7 +211,8 @@ def test_stand_in_at_a_tag(tmp_path: Path) -> None:
     assert json.loads(done.stdout) == json.loads((folder / "wheels.json").read_text()) == {
         "version": "1.2.3rc1", "commit": commit,
         "source": {"kind": "stand-in", "commit": commit, "modified": False},
-        "wheels": [{"name": name, "size": size, "sha256": digest, "tags": ["py3-none-any"]}],
+        "wheels": [{"name": name, "size": size, "sha256": digest, "tags": ["py3-none-any"],
+                    "flavour": "", "companion": ""}],
     }  # fmt: skip
     for text in (done.stderr, summary.read_text()):
         assert name in text and digest in text

@@ -13,12 +13,14 @@ from tools.core.failures import explain
 from tools.core.secrets import MASK, redact
 from tools.core.settings import ROOT
 from tools.wheels import build
+from tools.wheels.flavours import PLAIN
 from tools.wheels.source import Source
 
 PLAN = build.WheelPlan(
     version="1.2.3", commit="c" * 40, source_date_epoch=5, jobs=3, compiler_cache="",
     source=Source("stand-in", str(ROOT / "package")), installer="pip", exclude=(),
-    test_requires=(), root="/w",
+    test_requires=(), root="/w", flavours=(PLAIN,), naming="name", requires=(), manylinux="",
+    production_glibc="2.36",
 )  # fmt: skip
 FOLDER = Path("/my work/source")
 

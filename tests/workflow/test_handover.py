@@ -8,6 +8,7 @@ import yaml
 
 from tools.core.settings import ROOT
 from tools.workflow import model
+from tools.workflow.expressions import evaluate_text
 
 GRAPH = model.load()
 PLAIN = yaml.load((ROOT / model.WORKFLOW).read_text("utf-8"), yaml.BaseLoader)
@@ -53,7 +54,9 @@ SECRETS = {
 # Artifacts: who fetches them (nobody: they are for people).
 ARTIFACTS = {
     "wheels-linux-x64": {"create-release", "build-production-image"},
+    "wheels-linux-arm64": {"create-release"},
     "wheels-windows-x64": {"create-release"},
+    "wheels-macos-arm64-metal": {"create-release"},
     "image-record-development": {"create-release"},
     "image-development": {"test-docker-image"},
     "sbom-production": set(),
@@ -93,9 +96,7 @@ def test_what_is_handed_on_is_fetched() -> None:
     for job in JOBS:
         for inputs in using(job, "actions/upload-artifact"):
             for row in GRAPH.jobs[job].matrix or [{}]:
-                name = inputs["name"]
-                for key, value in row.items():
-                    name = name.replace("${{ matrix.%s }}" % key, value)
+                name = str(evaluate_text(inputs["name"], {"matrix": dict(row)}))
                 assert makers.setdefault(name, job) == job or not row
     fetched: dict[str, set[str]] = {name: set() for name in makers}
     for job in JOBS:

@@ -183,8 +183,8 @@ def test_a_whole_run(create, tmp_path):
     commands = ran(create)
     assert commands[:3] == ["plan", "lint", "docker_dev"]
     assert set(commands[3:6]) == {f"{name} --digest {DIGEST}" for name in tests}
-    assert commands[6] == "wheels" and commands[-1] == "cleanup --dry-run"
-    for job in ("test-docker-image.basic", "build-wheels.linux-x64", "cleanup"):
+    assert commands[6] == "wheels --flavour cpu" and commands[-1] == "cleanup --dry-run"
+    for job in ("test-docker-image.basic", "build-wheels.linux-x64-cpu", "cleanup"):
         assert "this is" in (tmp_path / runs.FOLDER / "run" / f"{job}.log").read_text()
     assert [one.name for one in record.artifacts] == ["new.whl"]
     assert runs.history(tmp_path) == [record]
@@ -249,8 +249,9 @@ def test_what_this_machine_cannot_run(create, capsys, monkeypatch):
     not_run = {job for job, result in results(record).items() if result == NOT_RUN}
     images_jobs = {"build-docker-image", "test-docker-image", "build-production-image"}
     assert not_run == {*images_jobs, "cleanup"} and record.result == "success"
-    windows = subject.matrix_jobs["build-wheels"][1].record
-    assert windows.result == NOT_RUN and "Windows" in windows.reason
+    for row, system in enumerate(("Linux aarch64", "Windows", "Darwin"), start=1):
+        elsewhere = subject.matrix_jobs["build-wheels"][row].record
+        assert elsewhere.result == NOT_RUN and f"runs on {system}," in elsewhere.reason
     shown = capsys.readouterr().err
     assert "No Docker engine answers at unix:///nowhere. Start it" in shown
     assert "Set GH_TOKEN to see" in shown

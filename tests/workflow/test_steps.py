@@ -206,6 +206,7 @@ def test_jobs_that_are_not_understood(job, says):
             ("[self-hosted, linux, x64]", "Linux"),
             ("macos-15", "Darwin"),
         ),
+        ("ubuntu-24.04-arm", "Linux on ARM"),
         *(("${{ matrix.on }}", "Windows"), ("{group: g, labels: windows-2025}", "Windows")),
         *(("${{ fromJSON('[\"ubuntu-24.04\"]') }}", "Linux"), ("self-hosted", "")),
     ],
@@ -217,8 +218,10 @@ def test_runners_of_another_system(runs_on, here, monkeypatch):
     names = contexts.of_job(graph, graph.jobs["a"], MAIN, {}, {})
     for system in ("Linux", "Windows", "Darwin"):
         monkeypatch.setattr(platform, "system", lambda system=system: system)
-        [one] = jobs.matrix_jobs(graph.jobs["a"], Policy(), names)
-        assert (one.obstacle is None) == (here in ("", system))
+        for machine, suffix in (("x86_64", ""), ("aarch64", " on ARM")):
+            monkeypatch.setattr(platform, "machine", lambda machine=machine: machine)
+            [one] = jobs.matrix_jobs(graph.jobs["a"], Policy(), names)
+            assert (one.obstacle is None) == (here in ("", system, system + suffix))
 
 
 # -- whole runs --------------------------------------------------------------------------

@@ -1,9 +1,11 @@
-"""Typed settings: environment, else ``[tool.mlc-pipeline]``, else a default.
+"""Typed settings: environment, else the repository's variables on Actions, else
+``[tool.mlc-pipeline]``, else a default.
 
 Each variable may also be given as ``MLC_<NAME>``, which wins: base images export names as
 short as ``PYTHON_VERSION`` for purposes of their own.
 """
 
+import json
 import os
 import re
 import tomllib
@@ -212,11 +214,11 @@ def load(env: Mapping[str, str] = os.environ, root: Path = ROOT) -> Settings:
     Raises:
         UsageError: A value cannot be read, or the table has a key that is not a setting.
     """
-    table = _table(root / "pyproject.toml")
+    table, repository = _table(root / "pyproject.toml"), _repository(env)
     values: dict[str, object] = {}
     rows = []
     for name, one in FIELDS.items():
-        text, origin = _given(name, env, table)
+        text, origin = _given(name, env, repository, table)
         values[name] = _parsed(name, text, origin) if text else one.default
         rows.append((name.upper(), shown(name, values[name]), origin))
     # Each parser gives the type of its field, which mypy cannot see through the names.
@@ -234,11 +236,27 @@ def github_server(env: Mapping[str, str] = os.environ) -> str:
     return (env.get("GITHUB_SERVER_URL") or "https://github.com").rstrip("/")
 
 
-def _given(name: str, env: Mapping[str, str], table: Mapping[str, object]) -> tuple[str, str]:
+def _repository(env: Mapping[str, str]) -> Mapping[str, object]:
+    """The repository's variables, which the workflow hands on; they set no secret."""
+    try:
+        values = json.loads(env.get("MLC_VARIABLES") or "{}")
+        return {key: values[key] for key in values.keys() - SECRET_VARIABLES}
+    except (ValueError, AttributeError) as error:
+        message = "MLC_VARIABLES is not a JSON object of names and values."
+        raise UsageError(message, "Set it to ${{ toJSON(vars) }}, or leave it out.") from error
+
+
+def _given(
+    name: str,
+    env: Mapping[str, str],
+    repository: Mapping[str, object],
+    table: Mapping[str, object],
+) -> tuple[str, str]:
     """What is given for a setting, and where; empty if it has its default."""
     key, variables = name.replace("_", "-"), (f"MLC_{name.upper()}", name.upper())
     sources: list[tuple[object, str]]
     sources = [(env.get(one), f"environment {one}") for one in variables]
+    sources += [(repository.get(name.upper()), f"repository variable {name.upper()}")]
     sources += [(table.get(key), f"pyproject.toml {key}")]
     sources += [(env.get(one), f"environment {one}") for one in FALLBACKS.get(name, ())]
     for value, origin in sources:

@@ -105,7 +105,7 @@ class Candidate:
                 self.add(what, "Remove the wrong one; copies must be byte-identical.")
         self.wheels = sorted(wheels.values(), key=lambda wheel: wheel.name)
         for wheel in self.wheels:
-            if Version(wheel.version) != version:
+            if Version(Version(wheel.version).public) != version:  # a flavour may be local
                 what = f"{wheel.name} has version {wheel.version}, not {version}."
                 todo = f"Remove it from dist/, and build with {self.version.tag} checked out."
                 self.add(what, todo)

@@ -1,19 +1,22 @@
 """Build, repair, check and install-test the wheels of one version (docs/wheels.md)."""
 
 import os
+import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.core import cli, console, machine
-from tools.core.errors import PipelineError
+from tools.core import cli, console, files, machine
+from tools.core.errors import PipelineError, UsageError
 from tools.repo.context import Context, load_context
-from tools.wheels import archive, build, check, requirements
+from tools.wheels import abi, archive, build, check, requirements
 from tools.wheels.archive import RecordedWheel, Wheel, WheelsRecord, read_wheel
 from tools.wheels.build import WheelPlan
 from tools.wheels.dist import exclusive, publish
-from tools.wheels.repair import repair
+from tools.wheels.flavours import PLAIN, Flavour, choose, load_flavours, this_platform
+from tools.wheels.repair import check_promise, repair
 from tools.wheels.source import Tree, copy_tree, open_tree, parse_source, put_project
 
 
@@ -24,21 +27,39 @@ class Options:
     dry_run: bool = cli.option(False, "show the plan, build nothing")
     json: bool = cli.option(False, "print the result as JSON")
     twice: bool = cli.option(False, "fail unless byte-identical")
+    flavour: tuple[str, ...] = cli.option(
+        (), "of pyproject.toml's table; repeatable (default: this system's)"
+    )
 
 
-def make_plan(context: Context) -> WheelPlan:
-    """Decide what is built, from settings, event and machine."""
+def make_plan(context: Context, names: Sequence[str] = ()) -> WheelPlan:
+    """Decide what is built, from settings, event, machine and the ``names`` of flavours."""
     settings = context.settings
+    source = parse_source(settings.mlc_llm_source, context.root)
+    flavours = choose(load_flavours(context.root), names, this_platform())
+    if source.kind == "stand-in":
+        flavours = ()  # it is the same in all
+    own = settings.wheel_version == "source"
+    if own and settings.flavour_naming == "local" and not all(one.default for one in flavours):
+        raise UsageError(
+            "FLAVOUR_NAMING is local, and WHEEL_VERSION is source.",
+            "A flavour is added to the pipeline's versions alone: change one of them.",
+        )
     return WheelPlan(
-        version=context.version,
+        version=None if own else context.version,
         commit=context.event.sha,
         source_date_epoch=context.created,
-        source=parse_source(settings.mlc_llm_source, context.root),
+        source=source,
         jobs=machine.parallel_jobs(settings.build_memory),
         compiler_cache=next(filter(shutil.which, ("sccache", "ccache")), ""),
         installer="uv" if shutil.which("uv") else "pip",
+        flavours=flavours or (PLAIN,),
+        naming=settings.flavour_naming,
+        requires=settings.wheel_requires if flavours else (),
         exclude=settings.wheel_exclude,
         test_requires=settings.wheel_test_requires,
+        manylinux=settings.manylinux,
+        production_glibc=settings.production_glibc,
         root=str(context.root),
     )
 
@@ -53,19 +74,12 @@ def build_wheels(plan: WheelPlan, twice: bool = False) -> WheelsRecord:
     with exclusive(root) as work:
         with console.step(f"source: {plan.source}"):
             tree = open_tree(plan.source, root / ".nox" / "sources")
-        wheel = build_one(plan, tree, work)
-        if twice:
-            archive.compare(wheel, build_one(plan, tree, work / "second-build"))
-        with console.step(f"check {wheel.name}"):
-            env = build.clean(os.environ)
-            check.check_file(wheel, env)
-            pinned = requirements.pin(wheel, work, env)
-            fresh, beside = work / "fresh", plan.test_requires
-            check.install(wheel, fresh, plan.installer, env, pinned, beside)
-            check.use(wheel, fresh, env, strict=plan.source.kind == "stand-in")
-        recorded = RecordedWheel(wheel.name, wheel.size, wheel.sha256, wheel.tags)
-        record = WheelsRecord(wheel.version, plan.commit, tree.recorded, (recorded,))
-        publish(root / "dist", record, [wheel], [pinned])
+        built = [build_checked(plan, one, tree, work, twice) for one in plan.flavours]
+        wheels, pinned = map(list, zip(*built, strict=True))
+        version = plan.version or wheels[0].version
+        recorded = tuple(map(recorded_wheel, wheels, plan.flavours))
+        record = WheelsRecord(version, plan.commit, tree.recorded, recorded)
+        publish(root / "dist", record, wheels, pinned)
     rows = [(w.name, console.human_size(w.size), w.sha256) for w in record.wheels]
     headings = ("wheel", "size", "SHA-256")
     console.table(headings, rows, title=f"dist: wheels of {record.version}")
@@ -73,34 +87,79 @@ def build_wheels(plan: WheelPlan, twice: bool = False) -> WheelsRecord:
     return record
 
 
-def build_one(plan: WheelPlan, tree: Tree, work: Path) -> Wheel:
+def build_checked(
+    plan: WheelPlan, flavour: Flavour, tree: Tree, work: Path, twice: bool
+) -> tuple[Wheel, Path]:
+    """A flavour's wheel, held against everything, and what it requires, pinned; in ``work``."""
+    # The folder's path is the same for all: compilers' caches hit.
+    one = work / "one"
+    files.remove_tree(one)
+    wheel = build_one(plan, flavour, tree, one)
+    if twice:
+        archive.compare(wheel, build_one(plan, flavour, tree, one / "second-build"))
+    with console.step(f"check {wheel.name}"):
+        env = build.clean(os.environ)
+        check_promise(wheel, plan.manylinux, plan.production_glibc)
+        check.check_file(wheel, env)
+        pinned = requirements.pin(wheel, one, env)
+        fresh, beside = one / "fresh", plan.test_requires
+        check.install(wheel, fresh, plan.installer, env, pinned, beside)
+        console.say(str(abi.check(wheel, check.site_packages(fresh), excluded(plan, flavour))))
+        check.use(wheel, fresh, env, strict=plan.source.kind == "stand-in")
+    name = requirements.NAME
+    if not flavour.default:
+        name = name.replace(".", f"-{flavour.name}.")
+    return read_wheel(wheel.path.rename(work / wheel.name)), pinned.rename(work / name)
+
+
+def excluded(plan: WheelPlan, flavour: Flavour) -> list[str]:
+    """Libraries that are not packed: the companion and the user's drivers bring them."""
+    return [*plan.exclude, *flavour.exclude]
+
+
+def recorded_wheel(wheel: Wheel, flavour: Flavour) -> RecordedWheel:
+    """What ``wheels.json`` says of a wheel."""
+    facts = (wheel.name, wheel.size, wheel.sha256, wheel.tags)
+    return RecordedWheel(*facts, flavour.name, flavour.companion)
+
+
+def build_one(plan: WheelPlan, flavour: Flavour, tree: Tree, work: Path) -> Wheel:
     """Copy, build, repair and put into its one form: a wheel in ``work``."""
     folder = work / "source"
     copy_tree(tree, folder)
-    requires, variables = put_project(folder, plan.version)
-    env = build.build_environment(plan, folder, variables, os.environ)
+    name, version = flavour.identity("mlc-llm", plan.version, plan.naming)
+    declared = [*plan.requires, *filter(None, [flavour.companion])]
+    requires, variables = put_project(
+        folder, version, "" if name == "mlc-llm" else name, declared
+    )
+    args = [os.environ.get("CMAKE_ARGS", ""), *map(shlex.quote, flavour.cmake_args())]
+    outer = {**os.environ, "CMAKE_ARGS": " ".join(args)}
+    env = build.build_environment(plan, folder, variables, outer)
     lock = Path(plan.root, "constraints.txt").read_text(encoding="utf-8").splitlines()
     kept = build.build_constraints(lock, requires)
     means = f"{plan.jobs} compilers at once, {plan.compiler_cache or 'no compiler cache'}"
-    with console.step(f"build {plan.version or 'the source as its own version'} ({means})"):
+    with console.step(f"build {name} {version or 'of its own version'} ({means})"):
         built = read_wheel(build.run_build(folder, work, env, plan.installer, kept))
-    if plan.version and not archive.same_version(built.version, plan.version):
+    if version and not archive.same_version(built.version, version):
         raise PipelineError(
-            f"{built.name} has version {built.version}, but {plan.version} is being built.",
+            f"{built.name} has version {built.version}, but {version} is being built.",
             "Make project.version of the source static, or take it from setuptools-scm "
             "(with dist_name set for hatch-vcs), so that the pipeline can give it.",
         )
     with console.step(f"repair {built.name}"):
-        repaired = repair(built, work, env, plan.exclude)
+        repaired = repair(built, work, env, excluded(plan, flavour))
     archive.canonicalize(repaired, work / repaired.name, plan.source_date_epoch)
     return read_wheel(work / repaired.name)
 
 
 def work(options: Options) -> None:
     """Carry out what the command line asks."""
-    plan = make_plan(load_context())
+    plan = make_plan(load_context(), options.flavour)
     if options.dry_run and not options.json:
-        texts = {k: " ".join(v) if isinstance(v, tuple) else v for k, v in vars(plan).items()}
+        texts = {
+            key: " ".join(map(str, value)) if isinstance(value, tuple) else value
+            for key, value in vars(plan).items()
+        }
         rows = [(name.replace("_", " "), text or "none") for name, text in texts.items()]
         console.table(("plan", "value"), rows, title="dry run: nothing is built")
         return

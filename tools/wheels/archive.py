@@ -41,12 +41,14 @@ class Wheel:
 
 @dataclass(frozen=True)
 class RecordedWheel:
-    """A wheel in ``wheels.json``; the fields are those of :class:`Wheel`."""
+    """A wheel in ``wheels.json``; the first fields are those of :class:`Wheel`."""
 
     name: str
     size: int
     sha256: str
     tags: tuple[str, ...]
+    flavour: str = ""  # that it was built in; the stand-in has none
+    companion: str = ""  # the requirement of its TVM, which it declares
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from tools.core import process, settings
 from tools.core.errors import PipelineError
 from tools.core.failures import Failure, explain
 from tools.core.secrets import remember
+from tools.wheels.flavours import Flavour
 from tools.wheels.source import Source
 
 CACHE_TOKEN = "ACTIONS_RUNTIME_TOKEN"  # of the Actions cache, where sccache may store
@@ -55,15 +56,20 @@ FAILURES = (
 class WheelPlan:
     """All that a build needs to know, decided before anything is done."""
 
-    version: str | None  # PEP 440; the wheel must have it. None: the source's own
+    version: str | None  # PEP 440; wheels must have it. None: the source's own
     commit: str  # of the pipeline
     source_date_epoch: int  # seconds; that commit's time
     source: Source
     jobs: int  # compilers at once
     compiler_cache: str  # sccache (which can be shared), ccache or empty
     installer: str  # uv or pip, as nox chooses for its sessions
-    exclude: tuple[str, ...]  # libraries that auditwheel leaves out
+    flavours: tuple[Flavour, ...]  # a wheel each
+    naming: str  # how wheels tell theirs: name or local
+    requires: tuple[str, ...]  # what the source needs and does not declare
+    exclude: tuple[str, ...]  # libraries that repair leaves out, in any flavour
     test_requires: tuple[str, ...]  # installed beside the wheel when it is tested
+    manylinux: str  # the oldest system that is promised, a tag; empty for no promise
+    production_glibc: str  # of the image that Linux wheels must install in
     root: str  # the checkout, into whose dist/ the wheels go
 
 

@@ -47,6 +47,11 @@ def program(venv: Path, name: str) -> Path:
     return venv / f"Scripts/{name}.exe" if windows else venv / "bin" / name
 
 
+def site_packages(venv: Path) -> Path:
+    """Where a virtual environment has its packages."""
+    return next(iter(venv.glob("lib/python*/site-packages")), venv / "Lib" / "site-packages")
+
+
 def install(
     wheel: Wheel,
     venv: Path,

@@ -30,21 +30,30 @@ class Flavour:
     image: str = ""  # that it is built in on Linux; empty for that of all wheels
     runners: Mapping[str, str] = field(default_factory=dict)  # of CI, by platform (linux-x64)
 
+    def __str__(self) -> str:
+        return self.name
+
     def cmake_args(self) -> list[str]:
         """Its options, as CMake takes them."""
         lists = [f"{option}={';'.join(one)}" for option, one in self.architectures.items()]
         return [f"-D{option}" for option in (*self.cmake, *lists)]
 
-    def identity(self, project: str, version: str, naming: str) -> tuple[str, str]:
-        """Name and version of its wheels of a ``project``, by the setting FLAVOUR_NAMING.
+    def identity(
+        self, project: str, version: str | None, naming: str
+    ) -> tuple[str, str | None]:
+        """Name and version of its wheels of a ``project``, by the setting FLAVOUR_NAMING; no
+        version is the source's own.
 
         Source: PyPA, "Version specifiers", Local version identifiers.
         """
         if self.default:
             return project, version
-        if naming == "name":
+        if naming == "name" or version is None:
             return f"{canonicalize_name(project)}-{self.name}", version
         return project, f"{version}{'.' if '+' in version else '+'}{self.name}"
+
+
+PLAIN = Flavour(companion="", default=True)  # of what is the same in all flavours
 
 
 def load_flavours(root: Path) -> dict[str, Flavour]:

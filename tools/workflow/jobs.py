@@ -89,10 +89,10 @@ def matrix_jobs(job: Job, policy: Policy, names: Names) -> Iterator[MatrixJob]:
     """
     obstacles = [policy.obstacles[name] for name in job.sessions if name in policy.obstacles]
     for row in job.matrix or ({},):
-        here = platform.system()
-        system = _system(job, {**names, "matrix": dict(row)}) or here
+        here = f"{platform.system()} {platform.machine()}"
+        system = _system(job, {**names, "matrix": dict(row)})
         elsewhere = PipelineError(f"It runs on {system}, this is {here}.", "CI runs it.")
-        obstacle = next(iter(obstacles), None) if system == here else elsewhere
+        obstacle = next(iter(obstacles), None) if here.startswith(system) else elsewhere
         # linux-x64: the runner's name would say it twice.
         label = "-".join(str(value) for key, value in row.items() if key != "os")
         record = MatrixJobRecord(re.sub(r"[^\w.-]", "-", label), WAITING)
@@ -100,13 +100,16 @@ def matrix_jobs(job: Job, policy: Policy, names: Names) -> Iterator[MatrixJob]:
 
 
 def _system(job: Job, names: Names) -> str:
-    """The system of the runners that a job asks for; empty if their labels name none."""
+    """The system of the runners that a job asks for, and the machine where their labels name
+    that (``ubuntu-24.04-arm``); empty if they name neither.
+    """
     with expressions.naming(f"The job {job.name}, runs-on"):
         labels = expressions.evaluate_tree(job.runs_on, names)
     labels = labels.get("labels") if isinstance(labels, dict) else labels
     listed = labels if isinstance(labels, list) else [labels]
-    first = [str(one).lower().partition("-")[0] for one in listed]
-    return next((SYSTEMS[one] for one in first if one in SYSTEMS), "")
+    words = [str(one).lower().split("-") for one in listed]
+    known = [one for one in words if one[0] in SYSTEMS]
+    return SYSTEMS[known[0][0]] + " aarch64" * ("arm" in known[0]) if known else ""
 
 
 def job_commands(
