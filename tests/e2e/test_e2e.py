@@ -15,6 +15,8 @@ from tests.e2e.act import Run
 from tests.e2e.harness import JOB_TOKEN, SECRET_TOKEN, World
 from tests.workflow.events import CASES, JOBS, Case
 from tools.cleanup.plan import DAY
+from tools.core.settings import ROOT
+from tools.wheels.flavours import load_flavours, matrix
 
 pytestmark = [
     pytest.mark.engine,
@@ -52,7 +54,7 @@ def check_wheels(world: World, version: str) -> None:
         [entry] = record["wheels"]
         digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
         assert (entry["name"], entry["sha256"]) == (wheel.name, digest)
-        assert world.files(folder.name) == {"wheels.json", wheel.name}
+        assert world.files(folder.name) == {"requirements.txt", "wheels.json", wheel.name}
 
 
 def check_pushed(world: World, run: Run, tags: set[str], prod: Collection[str] = ()) -> None:

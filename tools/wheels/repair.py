@@ -108,6 +108,6 @@ def check_promise(wheel: Wheel, manylinux: str, production_glibc: str) -> None:
         raise PipelineError(
             f"{wheel.name} needs glibc {needs}, but the production image has "
             f"{production_glibc}: it could not be installed there.",
-            "Build it in a container (WHEEL_CONTAINER=auto and a Docker engine), whose glibc is "
+            "Build it in a container (WHEEL_CONTAINER=auto, a Docker engine), whose glibc is "
             "not newer; for another base image set PRODUCTION_GLIBC.",
         )
