@@ -21,7 +21,6 @@ from typing import Any
 from elftools.elf.elffile import ELFFile
 from packaging.utils import canonicalize_name
 
-from tools.core import console
 from tools.core.errors import PipelineError
 from tools.wheels.archive import Wheel
 
@@ -86,11 +85,9 @@ def check(wheel: Wheel, site_packages: Path, excluded: Sequence[str]) -> AbiRepo
     if gate.absent or gate.missing:
         raise gate.error()
     counts = Counter(gate.providers.values())
-    report = AbiReport(
+    return AbiReport(
         counts.total(), dict(sorted(counts.items())), tuple(sorted(gate.drivers))
     )
-    console.say(str(report))
-    return report
 
 
 class _Gate:
@@ -163,7 +160,7 @@ class _Gate:
         if self.absent:
             return PipelineError(
                 f"{min(self.absent)}, which is not in the wheel, the system or a dependency.",
-                "Declare what has it (companion or requires of the flavour), or name it in "
+                "Declare what has it (the flavour's companion, WHEEL_REQUIRES), or name it in "
                 "WHEEL_EXCLUDE if a driver brings it.",
                 "\n".join(lines),
             )
@@ -174,8 +171,8 @@ class _Gate:
             f"{', '.join(sorted({str(user) for user in users}))}: "
             f"{count} symbol{'s' * (count > 1)} not found in "
             f"{' and '.join(sorted(linked)) or 'anything it is linked against'}.",
-            "They are out of step: change the flavour's companion (or what it requires) to the "
-            "version that this source was written for.",
+            "They are out of step: change the flavour's companion to the version that this "
+            "source was written for, or the source.",
             "\n".join(lines),
         )
 

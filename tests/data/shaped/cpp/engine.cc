@@ -1,26 +1,13 @@
-// Parallel arithmetic, a step of TVM's, a count of Rust's, and everything that makes a build
-// differ from the next one.
-#include <omp.h>
+// A step of TVM's, a count of Rust's, and everything that makes a build differ from the next.
 #include <tvm/ffi/c_api.h>
 #include <tvm/runtime.h>
 
 #include <stdexcept>
 #include <string>
 
-#include "tables.h"
-
 #define MLC_EXPORT extern "C" __attribute__((visibility("default")))
 
 extern "C" size_t tokenizers_count(const char* text, size_t length);
-
-MLC_EXPORT long mlc_sum(int count) {
-  long sum = 0;
-#pragma omp parallel for reduction(+ : sum)
-  for (int i = 0; i < count; ++i) sum += mlc_table(i);
-  return sum;
-}
-
-MLC_EXPORT int mlc_threads() { return omp_get_max_threads(); }
 
 MLC_EXPORT long mlc_step(long value) {
   TVMFFIVersion version;

@@ -17,14 +17,15 @@ HOME = Path(os.environ.get("MLC_LLM_HOME") or Path.home() / ".cache" / "mlc_llm"
 PROCESSORS = psutil.cpu_count()
 TVM = tvm.RUNTIME  # loaded first: the library below gets this one, not that of the wheel
 LIBRARY = ctypes.CDLL(find_lib_path("mlc_llm_module"))
-LIBRARY.mlc_sum.restype = LIBRARY.mlc_step.restype = ctypes.c_long
-LIBRARY.mlc_tokens.restype = ctypes.c_long
+LIBRARY.mlc_step.restype = LIBRARY.mlc_tokens.restype = ctypes.c_long
 LIBRARY.mlc_built.restype = ctypes.c_char_p
+THREADS = ctypes.CDLL(find_lib_path("mlc_llm_threads"))
+THREADS.mlc_sum.restype = ctypes.c_long
 
 
 def total(count: int) -> int:
     """Sum of the squares below ``count``, computed by the library."""
-    return int(LIBRARY.mlc_sum(count))
+    return int(THREADS.mlc_sum(count))
 
 
 def built() -> str:

@@ -1,3 +1,0 @@
-#include "tables.h"
-
-int mlc_table(int index) { return index * index; }

@@ -1,3 +1,0 @@
-#pragma once
-
-int mlc_table(int index);
