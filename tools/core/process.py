@@ -170,7 +170,9 @@ def run(
         for thread in waiting:
             thread.join(None if ends is None else max(0.0, ends - time.monotonic()))
             if thread.is_alive():
-                raise TimeLimitError(f"{name} did not end within {timeout:.0f} s.")
+                message = f"{name} did not end within {timeout:.0f} s."
+                last = [*out.copy(), *err.copy()][-20:]  # copies: they still grow
+                raise TimeLimitError(message, detail=redact("".join(last)))
     text, errors = "".join(out), redact("".join(err))
     done = Done(child.returncode, redact(text) if mask or child.returncode else text, errors)
     if check and done.code:

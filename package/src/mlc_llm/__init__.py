@@ -1,5 +1,7 @@
 """Stand-in for MLC LLM: its name, package and command line, without its engine.
 
+Its :class:`MLCEngine` has the real one's interface, and says one word.
+
 Attributes:
     __version__: The version of the installed distribution.
     STAND_IN: True here; the real package has no such attribute, so
@@ -10,6 +12,8 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
+from mlc_llm.engine import MLCEngine
+
 STAND_IN = True
 
 try:
@@ -17,4 +21,4 @@ try:
 except PackageNotFoundError:  # run from a source folder that is not installed
     __version__ = "0.0.0"
 
-__all__ = ["STAND_IN", "__version__"]
+__all__ = ["STAND_IN", "MLCEngine", "__version__"]
