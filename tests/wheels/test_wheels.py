@@ -194,13 +194,13 @@ def test_promise_of_a_compiled_wheel(native: tuple[Wheel, str]) -> None:
 
 
 def test_stand_in_at_a_tag(tmp_path: Path) -> None:
-    """A tag gives wheels of exactly its version, checked, recorded and shown; nothing else is
-    left in dist/. Where there is no uv, pip serves.
+    """A tag gives wheels of exactly its version, checked, recorded and shown, which live;
+    nothing else is left in dist/. Where there is no uv, pip serves.
     """
     project, summary = checkout(tmp_path / "c", "v1.2.3-rc1"), tmp_path / "summary.md"
     (tmp_path / "git").symlink_to(str(shutil.which("git")))
     outside = {"GITHUB_STEP_SUMMARY": str(summary), "PATH": str(tmp_path)}
-    done = project.run("wheels", "--json", env=outside)
+    done = project.run("wheels", "--json", "--smoke", env=outside)
     assert done.returncode == 0, done.stderr
     name, folder = "mlc_llm-1.2.3rc1-py3-none-any.whl", project.root / "dist"
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -217,6 +217,7 @@ def test_stand_in_at_a_tag(tmp_path: Path) -> None:
     for text in (done.stderr, summary.read_text()):
         assert name in text and digest in text
     assert "env+pip" in done.stderr  # venv or virtualenv
+    assert "\nsmoke: serve: " in done.stderr
     assert project.git("status", "--porcelain") == ""
 
 

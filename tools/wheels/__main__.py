@@ -11,7 +11,7 @@ from pathlib import Path
 from tools.core import cli, console, files, machine
 from tools.core.errors import PipelineError, UsageError
 from tools.repo.context import Context, load_context
-from tools.wheels import abi, archive, build, check, requirements
+from tools.wheels import abi, archive, build, check, requirements, smoke
 from tools.wheels.archive import RecordedWheel, Wheel, WheelsRecord, read_wheel
 from tools.wheels.build import WheelPlan
 from tools.wheels.dist import exclusive, publish
@@ -27,12 +27,15 @@ class Options:
     dry_run: bool = cli.option(False, "show the plan, build nothing")
     json: bool = cli.option(False, "print the result as JSON")
     twice: bool = cli.option(False, "fail unless byte-identical")
+    smoke: bool = cli.option(False, "have a tiny model compiled, generate and be served")
     flavour: tuple[str, ...] = cli.option(
         (), "of pyproject.toml's table; repeatable (default: this system's)"
     )
 
 
-def make_plan(context: Context, names: Sequence[str] = ()) -> WheelPlan:
+def make_plan(
+    context: Context, names: Sequence[str] = (), smoke_test: bool = False
+) -> WheelPlan:
     """Decide what is built, from settings, event, machine and the ``names`` of flavours."""
     settings = context.settings
     source = parse_source(settings.mlc_llm_source, context.root)
@@ -60,6 +63,7 @@ def make_plan(context: Context, names: Sequence[str] = ()) -> WheelPlan:
         test_requires=settings.wheel_test_requires,
         manylinux=settings.manylinux,
         production_glibc=settings.production_glibc,
+        smoke_timeout=settings.smoke_timeout if smoke_test else 0.0,
         root=str(context.root),
     )
 
@@ -106,6 +110,8 @@ def build_checked(
         check.install(wheel, fresh, plan.installer, env, pinned, beside)
         console.say(str(abi.check(wheel, check.site_packages(fresh), excluded(plan, flavour))))
         check.use(wheel, fresh, env, strict=plan.source.kind == "stand-in")
+    if plan.smoke_timeout:
+        smoke.run(fresh, one / "smoke", env, plan.smoke_timeout)
     name = requirements.NAME
     if not flavour.default:
         name = name.replace(".", f"-{flavour.name}.")
@@ -154,7 +160,7 @@ def build_one(plan: WheelPlan, flavour: Flavour, tree: Tree, work: Path) -> Whee
 
 def work(options: Options) -> None:
     """Carry out what the command line asks."""
-    plan = make_plan(load_context(), options.flavour)
+    plan = make_plan(load_context(), options.flavour, options.smoke)
     if options.dry_run and not options.json:
         texts = {
             key: " ".join(map(str, value)) if isinstance(value, tuple) else value

@@ -70,6 +70,7 @@ class WheelPlan:
     test_requires: tuple[str, ...]  # installed beside the wheel when it is tested
     manylinux: str  # the oldest system that is promised, a tag; empty for no promise
     production_glibc: str  # of the image that Linux wheels must install in
+    smoke_timeout: float  # seconds of each step of the smoke test; 0 for no test
     root: str  # the checkout, into whose dist/ the wheels go
 
 
