@@ -63,15 +63,28 @@ def end_tree(pid: int, grace: float = 10.0, limit: float = 10.0) -> None:
 
 
 def remove(kind: str, value: str) -> None:
-    """Remove a ``tree`` PID, ``folder`` PATH or ``container`` NAME, if it is there."""
+    """Remove a ``tree`` PID, ``folder`` PATH, ``container`` NAME or all ``containers`` with a
+    LABEL, if they are there.
+    """
     if kind == "tree":
         end_tree(int(value), grace=0)
     elif kind == "folder":
         shutil.rmtree(value, ignore_errors=True)
+    elif kind == "containers":
+        for name in _docker("ps", "--all", "--quiet", f"--filter=label={value}"):
+            remove("container", name)
     else:
-        command = ["docker", "rm", "--force", "--volumes", value]
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+        _docker("rm", "--force", "--volumes", value)
+
+
+def _docker(*args: str) -> list[str]:
+    """The words that a docker command prints; none if it fails."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        command = ["docker", *args]
+        null = subprocess.DEVNULL
+        done = subprocess.run(command, stdin=null, capture_output=True, text=True, timeout=60)
+        return done.stdout.split()
+    return []
 
 
 def wait_and_remove(orders: IO[str]) -> None:

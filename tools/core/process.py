@@ -16,7 +16,7 @@ from typing import IO
 
 from tools.core import console
 from tools.core.errors import PipelineError
-from tools.core.janitor import Janitor, end_tree
+from tools.core.janitor import Janitor, end_tree, remove
 from tools.core.secrets import redact
 
 GRACE = 10.0  # seconds for a program to end by itself
@@ -42,6 +42,21 @@ def watched(keep_open: Sequence[int] = ()) -> Iterator[Janitor]:
     finally:
         _janitor, _inherited = before
         janitor.close()
+
+
+@contextlib.contextmanager
+def owed(kind: str, value: str) -> Iterator[None]:
+    """What comes into being inside, as the janitor calls it, is removed at the end; also when
+    we are killed, if somebody watches.
+    """
+    if _janitor is not None:
+        _janitor.owe(kind, value)
+    try:
+        yield
+    finally:
+        remove(kind, value)
+        if _janitor is not None:
+            _janitor.forget(kind, value)
 
 
 @dataclass(frozen=True)
