@@ -64,7 +64,15 @@ RUN --mount=type=cache,id=mlc-pip,target=/var/cache/pip,sharing=locked \
     python3 -m venv /opt/dev \
     && with-certificates /opt/dev/bin/python -m pip install --cache-dir /var/cache/pip \
         "cmake>=${CMAKE_VERSION},<4" \
-        --requirement /usr/local/lib/mlc/requirements-development.txt
+        --requirement /usr/local/lib/mlc/requirements-development.txt \
+    # The layout of manylinux images, as cibuildwheel expects it: an interpreter by its tag,
+    # and the one (cp39) of its own helpers.
+    && tag=$(python3 -c 'import sys; print("cp%d%d" % sys.version_info[:2])') \
+    && mkdir /opt/python \
+    && ln -s /opt/dev "/opt/python/$tag-$tag" \
+    && ln -s /opt/dev /opt/python/cp39-cp39 \
+    # Sources are mounted, and belong to another user.
+    && git config --system --add safe.directory '*'
 ENV PATH=/opt/dev/bin:/usr/lib/ccache:$PATH \
     CCACHE_DIR=/var/cache/ccache \
     MLC_IMAGE=development

@@ -73,15 +73,14 @@ def mlc_llm(arguments: Sequence[str]) -> int:
 
 
 def build(arguments: Sequence[str]) -> int:
-    """Become a wheel build of the sources in the working folder (or the one given)."""
-    source = arguments[0] if arguments else "."
-    if not os.path.exists(os.path.join(source, "pyproject.toml")):
+    """Become the wheel session of the pipeline's checkout in the working folder."""
+    if not os.path.exists("tools/wheels/__main__.py"):
         return fail(
-            f"{os.path.abspath(source)} holds no pyproject.toml. Mount the sources: "
-            "docker run -v $PWD:/workspace IMAGE build"
+            f"{os.getcwd()} is not a checkout of the pipeline. Mount one, and the sources:\n"
+            "docker run -v $PWD:/workspace -v SOURCES:/sources -e MLC_LLM_SOURCE=/sources "
+            "IMAGE build"
         )
-    os.environ.setdefault("CMAKE_BUILD_PARALLEL_LEVEL", str(os.cpu_count() or 1))
-    return replace_by("python3", ["-m", "build", "--wheel", source, *arguments[1:]])
+    return replace_by("python3", ["-m", "tools.wheels", *arguments])
 
 
 def healthcheck(_arguments: Sequence[str]) -> int:
@@ -110,7 +109,7 @@ def commands() -> dict[str, tuple[Callable[[Sequence[str]], int], str]]:
         "mlc_llm": (mlc_llm, "run mlc_llm with the arguments that follow"),
     }
     if IMAGE == "development":
-        found["build"] = (build, "build a wheel of the sources in /workspace (or a folder)")
+        found["build"] = (build, "what nox -s wheels does, in the checkout at /workspace")
     if IMAGE == "production":
         found["healthcheck"] = (healthcheck, "exit with 0 if mlc_llm works")
     return found
@@ -120,6 +119,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run the subcommand that the first argument names."""
     name = arguments[0] if arguments else "help"
     name = {"--help": "help", "-h": "help", "--version": "version"}.get(name, name)
+    if os.path.isabs(name):  # as whoever starts a container for work of its own does
+        return replace_by(name, arguments[1:])
     known = commands()
     if name not in known:
         return fail(f"unknown command {name!r}; use one of: {', '.join(known)}.")
