@@ -69,6 +69,18 @@ def test_builds_get_no_token() -> None:
     assert build.clean(env | {"PYTHONPATH": "/p"}) == {"HOME": "/h"}
 
 
+def test_compiler_cache(tmp_path: Path) -> None:
+    """ccache, which gives the same bytes with SOURCE_DATE_EPOCH; sccache where it is alone, or
+    where a store of its own is set up.
+    """
+    env = {"PATH": str(tmp_path), "SCCACHE_DIR": "/s"}
+    assert build.compiler_cache(env) == ""
+    for name, chosen in (("sccache", "sccache"), ("ccache", "ccache")):
+        (tmp_path / name).touch(0o755)
+        assert build.compiler_cache(env) == chosen
+    assert build.compiler_cache(env | {"SCCACHE_REDIS_ENDPOINT": "r"}) == "sccache"
+
+
 def test_passwords_of_indexes_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Build tools print addresses; the passwords in them are masked, encoded or not."""
     monkeypatch.setenv("PIP_INDEX_URL", "https://me:p%40ssw0rd@index.test/simple")

@@ -54,7 +54,7 @@ def make_plan(
         source_date_epoch=context.created,
         source=source,
         jobs=machine.parallel_jobs(settings.build_memory),
-        compiler_cache=next(filter(shutil.which, ("sccache", "ccache")), ""),
+        compiler_cache=build.compiler_cache(os.environ),
         installer="uv" if shutil.which("uv") else "pip",
         flavours=flavours or (PLAIN,),
         naming=settings.flavour_naming,

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -82,6 +83,15 @@ def clean(env: Mapping[str, str], compiler_cache: str = "") -> dict[str, str]:
     hidden |= {"GITHUB_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN", CACHE_TOKEN}
     hidden -= {CACHE_TOKEN} if compiler_cache == "sccache" else set()
     return {key: value for key, value in env.items() if key not in hidden}
+
+
+def compiler_cache(env: Mapping[str, str]) -> str:
+    """The compiler cache on the PATH: ccache before sccache, which hides SOURCE_DATE_EPOCH from
+    compilers, unless the user has set sccache up; empty if there is none.
+    """
+    chosen = any(re.match("SCCACHE_(?!DIR)", name) for name in env)
+    names = ("sccache", "ccache") if chosen else ("ccache", "sccache")
+    return next((name for name in names if shutil.which(name, path=env.get("PATH"))), "")
 
 
 def prepare(compiler_cache: str) -> None:

@@ -1,0 +1,194 @@
+"""tools.wheels.container: builds in a container, with a real engine and the development image."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from tests.services import project as projects
+from tests.services.project import Project
+from tests.wheels.test_wheels_build import PLAN
+from tools.core import process
+from tools.core.errors import PipelineError
+from tools.core.settings import ROOT, load
+from tools.wheels import build, container
+from tools.wheels.archive import Wheel, canonicalize, read_wheel
+from tools.wheels.repair import check_promise, glibc, repair
+from tools.wheels.source import put_project
+
+NATIVE = ROOT / "tests" / "data" / "native"
+NOWHERE = "127.0.0.1:1/pypa/manylinux_2_28_x86_64:none"
+
+
+def config(env: dict[str, str], **options: bool) -> dict[str, object]:
+    """cibuildwheel's settings for a build in this environment."""
+    plan = replace(PLAN, compiler_cache="ccache")
+    whole = build.build_environment(plan, container.PROJECT, {}, container.variables(env))
+    choice = {"rust": False, "certificates": False} | options
+    return container.make_config(
+        "image", whole, "l=1", Path("/l"), ["sccache==9 ; x"], **choice
+    )
+
+
+def test_what_is_handed_in() -> None:
+    """Flags, caches and indexes reach the build, with the container's paths and no secret; a
+    file of this system does not. An index on this machine is reachable.
+    """
+    env = {"GH_TOKEN": "t", "HOME": "/h", "PATH": "/b", "PIP_CERT": "/c.pem", "CXX": "/b/g++",
+           "CARGO_HOME": "/h/.cargo", "PIP_INDEX_URL": "https://index.test/", "LDFLAGS": "-s",
+           "XDG_CACHE_HOME": "/x", "https_proxy": "http://p:1"}  # fmt: skip
+    table = config(env)
+    assert set(table["environment-pass"]) == {  # type: ignore[call-overload]
+        "CARGO_BUILD_JOBS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_HOME", "CCACHE_DIR", "CFLAGS",
+        "CMAKE_ARGS", "CMAKE_BUILD_PARALLEL_LEVEL", "CMAKE_CUDA_COMPILER_LAUNCHER",
+        "CMAKE_CXX_COMPILER_LAUNCHER", "CMAKE_C_COMPILER_LAUNCHER", "CMAKE_GENERATOR",
+        "CXXFLAGS", "LDFLAGS", "PIP_INDEX_URL", "PYTHONHASHSEED", "RUSTC_WRAPPER",
+        "SCCACHE_DIR", "SCCACHE_SERVER_UDS", "SOURCE_DATE_EPOCH", "https_proxy",
+    }  # fmt: skip
+    engine = {"name": "docker", "disable-host-mount": True}
+    create = ["--label=l=1", "--volume=/x/mlc-pipeline/build:/cache"]
+    assert table["container-engine"] == engine | {"create-args": create}
+    assert "cargo" not in str(table["before-all"]) and table["environment"] == {}
+    assert "cargo" in str(config(env, rust=True)["before-all"])
+    assert "sccache==9 ;;" in str(config(env, rust=True)["before-all"])
+    for local in ("http://127.0.0.1:8/simple", "https://u@localhost/s", "http://[::1]:8"):
+        assert "--network=host" in str(config({"PIP_INDEX_URL": local})["container-engine"])
+    trusted = config(env, certificates=True)["environment"]
+    assert trusted["CARGO_HTTP_CAINFO"] == container.CERTIFICATES  # type: ignore[index]
+    assert container.promise(container._default()) == "manylinux_2_28"
+    assert container.promise("tester/x:main") == ""
+
+
+def test_the_image_has_what_the_session_has() -> None:
+    """The development image's packages are those of the group, at the lock's versions."""
+    pins = (ROOT / "docker" / "requirements-development.txt").read_text().split("\n")
+    there = dict(line.split("==") for line in pins if "==" in line)
+    lock = (ROOT / "constraints.txt").read_text()
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    required = [
+        Requirement(one) for one in [*groups["core"], *groups["wheels"]] if isinstance(one, str)
+    ]
+    linux = [
+        one
+        for one in required
+        if not one.marker or one.marker.evaluate({"sys_platform": "linux"})
+    ]
+    for name in {one.name for one in linux} - {"cibuildwheel"} | {"sccache"}:
+        assert re.search(rf"^{name}=={re.escape(there[name])}( |$)", lock, re.MULTILINE), name
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A checkout in which the development image was built last, for the engine alone."""
+    unset = dict.fromkeys(("GH_TOKEN", "GITHUB_TOKEN", "PLATFORMS"), "")
+    env = {"IMAGE_NAME": "tester/wheels", "REGISTRY": "registry.invalid", **unset}
+    project = projects.make(tmp_path_factory.mktemp("checkout"), env)
+    done = project.run("images", "development", "--no-push")
+    assert done.returncode == 0, done.stderr
+    return project
+
+
+def compile_in(image: str, work: Path, source: Path = NATIVE) -> Wheel:
+    """Build a source in a container, repair it there too, and give it its one form."""
+    plan = replace(PLAN, compiler_cache="ccache", source_date_epoch=1_700_000_000)
+    (work / "one").mkdir(parents=True)
+    shutil.copytree(source, work / "source")
+    requires, given = put_project(work / "source", "1.2.3")
+    variables = container.variables(os.environ)
+    env = build.build_environment(plan, container.PROJECT, given, variables)
+    lock = (ROOT / "constraints.txt").read_text().splitlines()
+    kept = build.build_constraints(lock, requires)
+    bundle = load(os.environ).ca_certificates
+    with process.watched():
+        path = container.run_build(image, work / "source", work, env, kept, bundle)
+    built, run = read_wheel(path), container.repairer(image, work)
+    repaired = repair(built, work, env, [], run)
+    assert {one.stat().st_uid for one in (path, repaired)} == {os.getuid()}
+    canonicalize(repaired, work / "one" / repaired.name, plan.source_date_epoch)
+    return read_wheel(work / "one" / repaired.name)
+
+
+def containers() -> list[str]:
+    """The containers of builds, by what the engine says of each."""
+    command = ["docker", "ps", "--all", "--filter=label=mlc-build", "--format={{.Labels}}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+
+@pytest.mark.engine
+def test_build_in_the_development_image(
+    checkout: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Where cibuildwheel's image cannot be pulled, the development image serves: its wheel fits
+    the production image, a second build takes objects from the cache and gives the same
+    bytes, the cache is its owner's, and no container is left.
+    """
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(container, "_default", lambda: NOWHERE)
+    cache = container.cache_folder(os.environ)
+    cache.mkdir(parents=True)
+    owner = 4321 if os.getuid() == 0 else os.getuid()
+    os.chown(cache, owner, -1)
+    image = container.choose("", checkout.root)
+    assert "connection refused): building in the development image" in capsys.readouterr().err
+    first = compile_in(image, tmp_path / "first")
+    assert re.search(r"Hits: +0 ", capsys.readouterr().err)
+    check_promise(first, "", "2.36")
+    assert glibc(first) and first.tags[0].startswith("py3-none-manylinux_2_")
+    second = compile_in(image, tmp_path / "a second, longer name")
+    assert re.search(r"Hits: +[2-9] ", capsys.readouterr().err)
+    assert (second.name, second.sha256) == (first.name, first.sha256)
+    assert {path.stat().st_uid for path in cache.rglob("*")} == {owner}
+    assert not [one for one in containers() if f"mlc-build={os.getpid()}-" in one]
+
+
+@pytest.mark.engine
+def test_no_container_is_left(checkout: Project, tmp_path: Path) -> None:
+    """Killed in the middle of a build, with what it had started in its own session: the
+    container is removed all the same.
+    """
+    image = container.choose("", checkout.root)
+    read, write = os.pipe()
+    code = "import sys; from pathlib import Path; from tests.wheels import test_wheels_container as t;"
+    code += "from tools.core import process as p; w = p.watched; f = int(sys.argv[3]);"
+    code += "t.process.watched = lambda: w([f]); t.compile_in(sys.argv[1], Path(sys.argv[2]))"
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, image, str(tmp_path / "w"), str(write)], cwd=ROOT,
+        stderr=subprocess.PIPE, text=True, pass_fds=[write], start_new_session=True,
+    )  # fmt: skip
+    os.close(write)
+    assert child.stderr is not None
+    with child, child.stderr:
+        while "Building wheel..." not in (line := child.stderr.readline()):
+            assert line, "it ended before it built"
+        started = [one for one in containers() if f"mlc-build={child.pid}-" in one]
+        os.killpg(child.pid, signal.SIGKILL)
+    assert len(started) == 1
+    assert os.read(read, 1) == b""  # when the janitor is done, too
+    os.close(read)
+    assert not set(started) & set(containers())
+
+
+@pytest.mark.engine
+def test_images_that_do_not_serve(
+    checkout: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image that cannot be pulled, none at all, and one that has no Python for wheels."""
+    with pytest.raises(PipelineError, match=f"{NOWHERE} .* cannot be pulled: .*refused") as no:
+        container.choose(NOWHERE, checkout.root)
+    assert "WHEEL_IMAGE" in no.value.remedy
+    monkeypatch.setattr(container, "_default", lambda: NOWHERE)
+    with pytest.raises(PipelineError, match="there is no development image") as caught:
+        container.choose("", tmp_path)
+    assert "nox -s docker_dev" in caught.value.remedy
+    base = os.environ.get("BASE_IMAGE", "python:3.11-slim-bookworm")
+    with pytest.raises(PipelineError, match="it has no /opt/python/cp3"):
+        compile_in(base, tmp_path / "w")
