@@ -82,6 +82,7 @@ def test_compiled_wheel(native: tuple[Wheel, str]) -> None:
         assert os.fsencode(trace) + b"/" not in everything
     assert b"./src/engine.cc Nov 14 2023 22:13:20" in library
     assert "mlc_llm.__version__ is 0.0.1.dev0, not 1.2.3" in shown  # as upstream's is
+    assert "commit of the build: []" in shown
 
 
 @compiled

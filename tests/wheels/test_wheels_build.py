@@ -17,7 +17,7 @@ from tools.wheels.flavours import PLAIN
 from tools.wheels.source import Source
 
 PLAN = build.WheelPlan(
-    version="1.2.3", commit="c" * 40, source_date_epoch=5, jobs=3, compiler_cache="",
+    version="1.2.3", commit="c" * 40, source_date_epoch=5, cmake="3.24", jobs=3, compiler_cache="",
     source=Source("stand-in", str(ROOT / "package")), installer="pip", exclude=(),
     test_requires=(), root="/w", flavours=(PLAIN,), naming="name", requires=(), manylinux="",
     production_glibc="2.36", smoke_timeout=0.0,
@@ -42,7 +42,9 @@ def test_environment() -> None:
     assert (result["SOURCE_DATE_EPOCH"], result["GIVEN"]) == ("5", "1.0")
     assert result["CMAKE_BUILD_PARALLEL_LEVEL"] == result["CARGO_BUILD_JOBS"] == "3"
     assert result["CMAKE_GENERATOR"] == "Ninja"
-    assert result["CXXFLAGS"] == "-O1 '-ffile-prefix-map=/my work/source=.'"
+    assert result["CXXFLAGS"].startswith("'-ffile-prefix-map=/my work/source=.' ")
+    assert result["CXXFLAGS"].endswith("=/cargo -O1")
+    assert result["GIT_CEILING_DIRECTORIES"] == "/my work"
     assert result["CARGO_ENCODED_RUSTFLAGS"].startswith("-g\x1f--remap-path-prefix=/my work")
     assert result["PATH"] == f"{Path(sys.executable).parent}{os.pathsep}/bin"
     assert not [name for name in result if "LAUNCHER" in name]
@@ -52,7 +54,8 @@ def test_environment() -> None:
     chosen = {"CMAKE_GENERATOR": "Unix Makefiles", "CMAKE_CXX_COMPILER_LAUNCHER": "distcc"}
     result = environment(chosen | {"CMAKE_ARGS": "-DUSE_CUDA=ON"}, "sccache")
     assert {name: result[name] for name in chosen} == chosen
-    assert result["CMAKE_ARGS"].startswith("-DUSE_CUDA=ON ")
+    assert result["CMAKE_ARGS"].endswith(" -DUSE_CUDA=ON")
+    assert "'-DCMAKE_PROJECT_TOP_LEVEL_INCLUDES=/my work/source/" in result["CMAKE_ARGS"]
     assert result["CMAKE_C_COMPILER_LAUNCHER"] == result["RUSTC_WRAPPER"] == "sccache"
 
 
@@ -105,13 +108,29 @@ def test_explained_failures() -> None:
     """The usual failures are named, each with what to do."""
     for output, cause in (
         ("CMake Error: No CMAKE_CXX_COMPILER could be found.", "compiler was found"),
-        ("Cargo is not found! Please install cargo.", "cargo"),
+        ("Cargo is not found! Please install cargo.", "cargo was not found"),
+        ("/bin/sh: 1: cargo: not found", "cargo was not found"),
+        ("bash: line 1: cargo: command not found", "cargo was not found"),
+        ("error: rustc 1.63.0 is not supported by the following package:\n"
+         "  clap@4.5.0 requires rustc 1.74", "needs rustc 1.74 or newer"),
         ("c++: fatal error: Killed signal terminated program cc1plus", "memory"),
+        ("  process didn't exit successfully: `rustc --crate-name x` (signal: 9, SIGKILL: kill)", "memory"),
+        ("error: failed to get `onig` as a dependency of package `tokenizers`\n  Caused by: "
+         "[6] Could not resolve hostname (Could not resolve host: index.crates.io)", "fetch a crate"),
+        ("warning: spurious network error (3 tries remaining): [28] Timeout", "fetch a crate"),
+        ("CMake Error at 3rdparty/tvm/CMakeLists.txt:18 (cmake_minimum_required):\n  CMake 3.26 "
+         "or higher is required.  You are running version 3.25.1", "CMake 3.26, and 3.25.1 is used"),
+        ("ERROR: No matching distribution found for cmake<4,>=3.26", "CMake >=3.26; here is 3.20"),
+        ("  × No solution found when resolving dependencies:\n  ╰─▶ Because cmake was not found in "
+         "the package registry", "CMake >=3.26; here is 3.20"),
+        ("error: Failed to fetch: `https://index.invalid/simple/cmake/`", "CMake >=3.26; here"),
         ("ERROR: No matching distribution found for scikit-build-core>=99", "requirement"),
+        ("error: Failed to fetch: `https://index.invalid/simple/hatchling/`", "requirement"),
         ("Compatibility with CMake < 3.5 has been removed from CMake.", "too old"),
         ("a.cc:3:1: error: expected ';'", "unknown"),
-    ):
-        reason = explain(output, build.FAILURES, PipelineError("unknown", "See above."))
+    ):  # fmt: skip
+        unknown = PipelineError("unknown", "See above.")
+        reason = explain(output, build.FAILURES, unknown, required=">=3.26", present="3.20")
         assert cause in reason.message and reason.remedy
 
 

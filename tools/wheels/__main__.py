@@ -11,7 +11,7 @@ from pathlib import Path
 from tools.core import cli, console, files, machine
 from tools.core.errors import PipelineError, UsageError
 from tools.repo.context import Context, load_context
-from tools.wheels import abi, archive, build, check, requirements, smoke
+from tools.wheels import abi, archive, build, check, cmake, requirements, smoke
 from tools.wheels.archive import RecordedWheel, Wheel, WheelsRecord, read_wheel
 from tools.wheels.build import WheelPlan
 from tools.wheels.dist import exclusive, publish
@@ -53,6 +53,7 @@ def make_plan(
         commit=context.event.sha,
         source_date_epoch=context.created,
         source=source,
+        cmake=settings.cmake_version,
         jobs=machine.parallel_jobs(settings.build_memory),
         compiler_cache=build.compiler_cache(os.environ),
         installer="uv" if shutil.which("uv") else "pip",
@@ -138,6 +139,11 @@ def build_one(plan: WheelPlan, flavour: Flavour, tree: Tree, work: Path) -> Whee
     requires, variables = put_project(
         folder, version, "" if name == "mlc-llm" else name, declared
     )
+    cmake.put_first(folder)
+    if minimum := cmake.minimum(folder, plan.cmake, os.environ):
+        console.say(f"CMake {minimum.specifier}: {minimum.origin} asks for it")
+        requires.append(f"cmake{minimum.specifier}")
+        variables |= minimum.variables
     args = [os.environ.get("CMAKE_ARGS", ""), *map(shlex.quote, flavour.cmake_args())]
     outer = {**os.environ, "CMAKE_ARGS": " ".join(args)}
     env = build.build_environment(plan, folder, variables, outer)

