@@ -238,7 +238,7 @@ def test_plan(
     plan = json.loads(done.stdout)
     assert plan["version"] == f"1.2.4.dev1+g{commit[:7]}" and plan["commit"] == commit
     assert (plan["jobs"], plan["exclude"]) == (1, ["liba.so.1"])
-    assert (plan["compiler_cache"], plan["installer"]) == ("sccache", "uv")
+    assert (plan["compiler_cache"], plan["installer"]) == ("ccache", "uv")
     assert (plan["source"]["kind"], plan["source_date_epoch"]) == ("stand-in", 1_700_000_000)
     monkeypatch.setattr(wheels, "load_context", lambda: load_context(root=project.root))
     assert wheels.main(["--dry-run"]) == 0

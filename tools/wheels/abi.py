@@ -85,9 +85,7 @@ def check(wheel: Wheel, site_packages: Path, excluded: Sequence[str]) -> AbiRepo
     if gate.absent or gate.missing:
         raise gate.error()
     counts = Counter(gate.providers.values())
-    return AbiReport(
-        counts.total(), dict(sorted(counts.items())), tuple(sorted(gate.drivers))
-    )
+    return AbiReport(counts.total(), dict(sorted(counts.items())), tuple(sorted(gate.drivers)))
 
 
 class _Gate:

@@ -58,7 +58,8 @@ FAILURES = (
         "or a mirror that ~/.cargo/config.toml names.",
     ),
     Failure(
-        r"CMake (?P<needs>[\d.]+) or higher is required\.\s+You are running version (?P<has>\S+)",
+        r"CMake (?P<needs>[\d.]+) or higher is required\.\s+"
+        r"You are running version (?P<has>\S+)",
         f"{_COULD_NOT}a part of it requires CMake {{needs}}, and {{has}} is used.",
         "Set CMAKE_VERSION={needs}: a CMake that fits then comes from the package index.",
     ),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from tools.core import console, process
+from tools.core import process
 from tools.core.errors import PipelineError
 
 # The call stands anywhere in a line, but not in a comment; of a range (3.19...3.30) the
