@@ -2,23 +2,44 @@
 
 import functools
 import http.server
+import io
+import os
 import re
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
+from email.parser import BytesParser
 from pathlib import Path
 
 import pytest
 import yaml
+from elftools.elf.elffile import ELFFile
 from packaging.requirements import Requirement
 
 from tests.wheels.test_wheels_archive import make_wheel
-from tools.core.errors import UsageError
+from tools.core.errors import PipelineError, UsageError
 from tools.core.settings import ROOT
-from tools.wheels.flavours import choose, load_flavours, matrix, this_platform
+from tools.repo.context import load_context
+from tools.wheels import __main__ as wheels
+from tools.wheels.flavours import (
+    check_toolchain,
+    choose,
+    load_flavours,
+    matrix,
+    this_platform,
+)
+from tools.wheels.source import open_tree
 
 TABLE = load_flavours(ROOT)
+SHAPED = ROOT / "tests" / "data" / "shaped"
+# Notes its arguments, and compiles what it is handed as C++.
+NVCC = """#!/bin/sh
+echo "$@" >>"$NVCC_CALLS"
+while [ "$1" != -c ]; do shift; done
+exec c++ -fPIC -x c++ "$@"
+"""
 NAMES = ["cpu", "metal", "vulkan", "cu128", "cu130", "rocm61", "rocm62"]
 
 
@@ -82,6 +103,64 @@ def test_the_workflow_builds_the_table() -> None:
     path = ROOT / ".github/workflows/ci-cd.yml"
     job = yaml.safe_load(path.read_text("utf-8"))["jobs"]["build-wheels"]
     assert job["strategy"]["matrix"]["include"] == matrix(TABLE)
+
+
+def test_missing_toolchain() -> None:
+    """It is said which program is missing, and which image has it, before anything is built."""
+    with pytest.raises(PipelineError, match="cu128 needs nvcc and glslc, not found") as caught:
+        check_toolchain(TABLE["cu128"], lambda name: None)
+    assert "package-cu128" in caught.value.remedy
+    with pytest.raises(PipelineError, match="metal needs xcrun, not found"):
+        check_toolchain(TABLE["metal"], lambda name: None)
+    check_toolchain(TABLE["cu128"], lambda name: f"/bin/{name}")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the toolchain is a script")
+@pytest.mark.xdist_group("compiled")
+def test_a_gpu_flavour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA's flavour, with a compiler of kernels that notes how it is called: options and
+    architectures of the table reach it, the driver is not packed, the companion is declared.
+    """
+    programs = tmp_path / "cuda"
+    programs.mkdir()
+    for name, text in (("nvcc", NVCC), ("glslc", "#!/bin/sh\n")):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    (programs / "driver.c").write_text("int cuInit(unsigned int flags) { return 0; }")
+    library = [
+        "-shared",
+        "-fPIC",
+        "-Wl,-soname,libcuda.so.1",
+        "-o",
+        str(programs / "libcuda.so"),
+    ]
+    subprocess.run(["cc", *library, str(programs / "driver.c")], check=True)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("NVCC_CALLS", str(tmp_path / "calls"))
+    monkeypatch.setenv("LIBRARY_PATH", str(programs))
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(programs))
+    settings = {"WHEEL_CONTAINER": "never", "MLC_LLM_SOURCE": str(SHAPED)}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    plan = wheels.make_plan(load_context(), ["cu128"])
+    [flavour] = plan.flavours
+    tree = open_tree(plan.source, tmp_path)
+    wheel = wheels.build_one(plan, flavour, tree, tmp_path / "work")
+    assert wheel.project == "mlc-llm-cu128"
+    assert "manylinux_2_" in wheel.name
+    codes = "".join(f"-gencode arch=compute_{one} " for one in ("80", "89", "90a", "120"))
+    assert (tmp_path / "calls").read_text().startswith(f"{codes}--expt-relaxed-constexpr -c ")
+    with zipfile.ZipFile(wheel.path) as archive:
+        names = archive.namelist()
+        [metadata] = (one for one in names if one.endswith("/METADATA"))
+        requires = BytesParser().parsebytes(archive.read(metadata)).get_all("Requires-Dist")
+        library = ELFFile(io.BytesIO(archive.read("mlc_llm/libmlc_llm.so")))
+    assert "mlc-ai-cu128==0.20.0" in requires and "psutil" in requires
+    needed = [
+        tag.needed for tag in library.get_section_by_name(".dynamic").iter_tags("DT_NEEDED")
+    ]
+    assert "libcuda.so.1" in needed
+    assert not [name for name in names if "cuda" in Path(name).name]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,14 @@ from tools.wheels import abi, archive, build, check, cmake, requirements, smoke
 from tools.wheels.archive import RecordedWheel, Wheel, WheelsRecord, read_wheel
 from tools.wheels.build import WheelPlan
 from tools.wheels.dist import exclusive, publish
-from tools.wheels.flavours import PLAIN, Flavour, choose, load_flavours, this_platform
+from tools.wheels.flavours import (
+    PLAIN,
+    Flavour,
+    check_toolchain,
+    choose,
+    load_flavours,
+    this_platform,
+)
 from tools.wheels.repair import check_promise, repair
 from tools.wheels.source import Tree, copy_tree, open_tree, parse_source, put_project
 
@@ -77,6 +84,8 @@ def build_wheels(plan: WheelPlan, twice: bool = False) -> WheelsRecord:
     # Not inside: a server that lives on would keep the lock if we are killed.
     build.prepare(plan.compiler_cache)
     with exclusive(root) as work:
+        for flavour in plan.flavours:
+            check_toolchain(flavour, shutil.which)
         with console.step(f"source: {plan.source}"):
             tree = open_tree(plan.source, root / ".nox" / "sources")
         built = [build_checked(plan, one, tree, work, twice) for one in plan.flavours]

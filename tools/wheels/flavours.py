@@ -3,14 +3,14 @@
 import platform
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 from packaging.utils import canonicalize_name
 
-from tools.core.errors import UsageError
+from tools.core.errors import PipelineError, UsageError
 
 _SYSTEMS = {"linux": "linux", "win32": "windows", "darwin": "macos"}
 _MACHINES = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}
@@ -98,6 +98,19 @@ def choose(
     defaults = [one for one in flavours.values() if one.default]
     fitting = [one for one in defaults if here in one.runners]
     return tuple((fitting or defaults)[:1])
+
+
+def check_toolchain(flavour: Flavour, find: Callable[[str], object]) -> None:
+    """Refuse a flavour before hours are spent on it, if ``find`` does not find a program that it
+    needs.
+    """
+    missing = [name for name in flavour.toolchain if not find(name)]
+    if missing:
+        where = f"set WHEEL_CONTAINER=auto: {flavour.image} has them" if flavour.image else ""
+        raise PipelineError(
+            f"The flavour {flavour.name} needs {' and '.join(missing)}, not found on the PATH.",
+            f"Install the toolchain, or {where or 'build another flavour'}.",
+        )
 
 
 def matrix(flavours: Mapping[str, Flavour]) -> list[dict[str, str]]:
