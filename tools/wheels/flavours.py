@@ -101,14 +101,14 @@ def choose(
 
 
 def check_toolchain(flavour: Flavour, find: Callable[[str], object]) -> None:
-    """Refuse a flavour before hours are spent on it, if ``find`` does not find a program that it
-    needs.
+    """Refuse a flavour, before hours are spent on it, where ``find`` finds not all programs
+    that it needs.
     """
     missing = [name for name in flavour.toolchain if not find(name)]
     if missing:
         where = f"set WHEEL_CONTAINER=auto: {flavour.image} has them" if flavour.image else ""
         raise PipelineError(
-            f"The flavour {flavour.name} needs {' and '.join(missing)}, not found on the PATH.",
+            f"The flavour {flavour.name} needs {' and '.join(missing)}, not found here.",
             f"Install the toolchain, or {where or 'build another flavour'}.",
         )
 
