@@ -20,7 +20,7 @@ PLAN = build.WheelPlan(
     version="1.2.3", commit="c" * 40, source_date_epoch=5, cmake="3.24", jobs=3, compiler_cache="",
     source=Source("stand-in", str(ROOT / "package")), installer="pip", exclude=(),
     test_requires=(), root="/w", flavours=(PLAIN,), naming="name", requires=(), manylinux="",
-    production_glibc="2.36", smoke_timeout=0.0,
+    production_glibc="2.36", container=False, image="", certificates="", smoke_timeout=0.0,
 )  # fmt: skip
 FOLDER = Path("/my work/source")
 

@@ -30,6 +30,7 @@ from tools.wheels.flavours import (
     matrix,
     this_platform,
 )
+from tools.wheels.place import Place
 from tools.wheels.source import open_tree
 
 TABLE = load_flavours(ROOT)
@@ -145,7 +146,7 @@ def test_a_gpu_flavour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = wheels.make_plan(load_context(), ["cu128"])
     [flavour] = plan.flavours
     tree = open_tree(plan.source, tmp_path)
-    wheel = wheels.build_one(plan, flavour, tree, tmp_path / "work")
+    wheel = wheels.build_one(plan, flavour, tree, tmp_path / "work", Place())
     assert wheel.project == "mlc-llm-cu128"
     assert "manylinux_2_" in wheel.name
     codes = "".join(f"-gencode arch=compute_{one} " for one in ("80", "89", "90a", "120"))

@@ -11,7 +11,7 @@ from pathlib import Path
 from tools.core import cli, console, files, machine
 from tools.core.errors import PipelineError, UsageError
 from tools.repo.context import Context, load_context
-from tools.wheels import abi, archive, build, check, cmake, requirements, smoke
+from tools.wheels import abi, archive, build, check, cmake, place, requirements, smoke
 from tools.wheels.archive import RecordedWheel, Wheel, WheelsRecord, read_wheel
 from tools.wheels.build import WheelPlan
 from tools.wheels.dist import exclusive, publish
@@ -23,6 +23,7 @@ from tools.wheels.flavours import (
     load_flavours,
     this_platform,
 )
+from tools.wheels.place import Place
 from tools.wheels.repair import check_promise, repair
 from tools.wheels.source import Tree, copy_tree, open_tree, parse_source, put_project
 
@@ -69,6 +70,9 @@ def make_plan(
         requires=settings.wheel_requires if flavours else (),
         exclude=settings.wheel_exclude,
         test_requires=settings.wheel_test_requires,
+        container=settings.wheel_container == "auto",
+        image=settings.wheel_image,
+        certificates=settings.ca_certificates,
         manylinux=settings.manylinux,
         production_glibc=settings.production_glibc,
         smoke_timeout=settings.smoke_timeout if smoke_test else 0.0,
@@ -84,8 +88,6 @@ def build_wheels(plan: WheelPlan, twice: bool = False) -> WheelsRecord:
     # Not inside: a server that lives on would keep the lock if we are killed.
     build.prepare(plan.compiler_cache)
     with exclusive(root) as work:
-        for flavour in plan.flavours:
-            check_toolchain(flavour, shutil.which)
         with console.step(f"source: {plan.source}"):
             tree = open_tree(plan.source, root / ".nox" / "sources")
         built = [build_checked(plan, one, tree, work, twice) for one in plan.flavours]
@@ -105,15 +107,17 @@ def build_checked(
     plan: WheelPlan, flavour: Flavour, tree: Tree, work: Path, twice: bool
 ) -> tuple[Wheel, Path]:
     """A flavour's wheel, held against everything, and what it requires, pinned; in ``work``."""
+    site = place.choose(plan, flavour, tree)
+    check_toolchain(flavour, site.has)
     # The folder's path is the same for all: compilers' caches hit.
     one = work / "one"
     files.remove_tree(one)
-    wheel = build_one(plan, flavour, tree, one)
+    wheel = build_one(plan, flavour, tree, one, site)
     if twice:
-        archive.compare(wheel, build_one(plan, flavour, tree, one / "second-build"))
+        archive.compare(wheel, build_one(plan, flavour, tree, one / "second-build", site))
     with console.step(f"check {wheel.name}"):
         env = build.clean(os.environ)
-        check_promise(wheel, plan.manylinux, plan.production_glibc)
+        check_promise(wheel, site.promise(plan), plan.production_glibc)
         check.check_file(wheel, env)
         pinned = requirements.pin(wheel, one, env)
         fresh, beside = one / "fresh", plan.test_requires
@@ -139,7 +143,7 @@ def recorded_wheel(wheel: Wheel, flavour: Flavour) -> RecordedWheel:
     return RecordedWheel(*facts, flavour.name, flavour.companion)
 
 
-def build_one(plan: WheelPlan, flavour: Flavour, tree: Tree, work: Path) -> Wheel:
+def build_one(plan: WheelPlan, flavour: Flavour, tree: Tree, work: Path, site: Place) -> Wheel:
     """Copy, build, repair and put into its one form: a wheel in ``work``."""
     folder = work / "source"
     copy_tree(tree, folder)
@@ -155,12 +159,13 @@ def build_one(plan: WheelPlan, flavour: Flavour, tree: Tree, work: Path) -> Whee
         variables |= minimum.variables
     args = [os.environ.get("CMAKE_ARGS", ""), *map(shlex.quote, flavour.cmake_args())]
     outer = {**os.environ, "CMAKE_ARGS": " ".join(args)}
-    env = build.build_environment(plan, folder, variables, outer)
+    env = site.environment(plan, folder, variables, outer)
     lock = Path(plan.root, "constraints.txt").read_text(encoding="utf-8").splitlines()
     kept = build.build_constraints(lock, requires)
-    means = f"{plan.jobs} compilers at once, {plan.compiler_cache or 'no compiler cache'}"
+    cache = env.get("CMAKE_CXX_COMPILER_LAUNCHER", "no compiler cache")
+    means = f"{site}, {plan.jobs} compilers at once, {cache}"
     with console.step(f"build {name} {version or 'of its own version'} ({means})"):
-        built = read_wheel(build.run_build(folder, work, env, plan.installer, kept))
+        built = read_wheel(site.build(plan, folder, work, env, kept))
     if version and not archive.same_version(built.version, version):
         raise PipelineError(
             f"{built.name} has version {built.version}, but {version} is being built.",
@@ -168,7 +173,7 @@ def build_one(plan: WheelPlan, flavour: Flavour, tree: Tree, work: Path) -> Whee
             "(with dist_name set for hatch-vcs), so that the pipeline can give it.",
         )
     with console.step(f"repair {built.name}"):
-        repaired = repair(built, work, env, excluded(plan, flavour))
+        repaired = repair(built, work, env, excluded(plan, flavour), site.repairer(work))
     archive.canonicalize(repaired, work / repaired.name, plan.source_date_epoch)
     return read_wheel(work / repaired.name)
 

@@ -102,6 +102,9 @@ class WheelPlan:
     requires: tuple[str, ...]  # what the source needs and does not declare
     exclude: tuple[str, ...]  # libraries that repair leaves out, in any flavour
     test_requires: tuple[str, ...]  # installed beside the wheel when it is tested
+    container: bool  # whether compiled Linux wheels are built in one, if there is an engine
+    image: str  # of the container; empty for PyPA's
+    certificates: str  # a bundle that builds in a container trust, or empty
     manylinux: str  # the oldest system that is promised, a tag; empty for no promise
     production_glibc: str  # of the image that Linux wheels must install in
     smoke_timeout: float  # seconds of each step of the smoke test; 0 for no test
