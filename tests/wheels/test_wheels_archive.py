@@ -1,5 +1,7 @@
 """tools.wheels.archive: what a wheel is, and the one form of its bytes."""
 
+import base64
+import hashlib
 import random
 import zipfile
 from collections.abc import Mapping
@@ -16,6 +18,14 @@ from tools.wheels.archive import canonicalize, compare, read_wheel, same_version
 README = "Description-Content-Type: text/markdown\nSummary: x\n\n# mlc_llm\n"
 
 
+def _recorded(member: str, text: str) -> str:
+    """A file's line in a wheel's RECORD (PyPA, "Recording installed projects")."""
+    if member.endswith("/RECORD"):
+        return f"{member},,\n"
+    digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"{member},sha256={digest.rstrip('=')},{len(text.encode())}\n"
+
+
 def make_wheel(
     folder: Path, version: str = "1.2.3", *, tag: str = "py3-none-any", name: str = "mlc_llm",
     contents: Mapping[str, str] = {"mlc_llm/__init__.py": ""}, metadata: str = README,
@@ -30,7 +40,7 @@ def make_wheel(
         f"{info}/entry_points.txt": f"[console_scripts]\n{name} = {name}:main\n",
         f"{info}/RECORD": "",
     }
-    inside[f"{info}/RECORD"] = "".join(f"{member},,\n" for member in inside)
+    inside[f"{info}/RECORD"] = "".join(_recorded(*member) for member in inside.items())
     with zipfile.ZipFile(path, "w") as archive:
         for member, text in inside.items():
             archive.writestr(zipfile.ZipInfo(member), text)  # the same bytes at any time

@@ -14,6 +14,7 @@ from tools.wheels.archive import Wheel, read_wheel
 from tools.wheels.build import clean
 
 pytestmark = pytest.mark.xdist_group("wheel-check")  # one worker, as it is installed once
+RUN = "import mlc_llm; mlc_llm.main()"
 SOUND = """
 import undeclared
 __version__ = "1.2.3"
@@ -26,7 +27,7 @@ def main():
 def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Wheel, Path]:
     """A sound wheel, installed beside what it needs without declaring it, and where."""
     folder = tmp_path_factory.mktemp("sound")
-    contents = {"mlc_llm/__init__.py": SOUND, "mlc_llm/__main__.py": ""}
+    contents = {"mlc_llm/__init__.py": SOUND, "mlc_llm/__main__.py": RUN}
     wheel = read_wheel(make_wheel(folder, contents=contents))
     beside = make_wheel(folder, name="undeclared", contents={"undeclared.py": ""})
     installer = "uv" if shutil.which("uv") else "pip"
@@ -47,7 +48,7 @@ def use(installed: tuple[Wheel, Path], code: str, strict: bool = True) -> None:
 
 def test_sound(installed: tuple[Wheel, Path], capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing is said of a sound wheel. Upstream's version in a second place is a warning, and
-    it has no command: then the module is run.
+    so is that it has no command.
     """
     check.check_file(installed[0], clean(os.environ))
     use(installed, SOUND)
@@ -55,7 +56,9 @@ def test_sound(installed: tuple[Wheel, Path], capsys: pytest.CaptureFixture[str]
     script = check.program(installed[1], "mlc_llm")
     script = script.rename(f"{script}.away")
     use(installed, SOUND.replace("1.2.3", "7"), strict=False)
-    assert "mlc_llm.__version__ is 7, not 1.2.3" in capsys.readouterr().err
+    warned = capsys.readouterr().err
+    assert "mlc_llm.__version__ is 7, not 1.2.3" in warned
+    assert "installs no command mlc_llm; python -m mlc_llm is used" in warned
     script.rename(script.with_suffix(""))
 
 
@@ -73,6 +76,37 @@ def test_faulty_code(installed: tuple[Wheel, Path], code: str, sentence: str) ->
     with pytest.raises(PipelineError, match=sentence) as caught:
         use(installed, code)
     assert caught.value.remedy
+
+
+def test_contents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a repair adds, and what upstream packs twice, pass by name; any other finding of
+    the same codes does not, unless the project's own settings say so, which hold besides.
+    """
+    monkeypatch.chdir(tmp_path)
+    env, settings = clean(os.environ), tmp_path / "pyproject.toml"
+    upstream = {
+        "mlc_llm/__init__.py": "", "mlc_llm/libmlc_llm.so": "1", "mlc_llm/lib/libmlc_llm.so": "1",
+        "mlc_llm/LICENSE": "2", "mlc_llm-1.2.3.dist-info/licenses/LICENSE": "2",
+        "mlc_llm.libs/libgomp-1234.so.1.0.0": "3",
+    }  # fmt: skip
+    check.check_file(read_wheel(make_wheel(tmp_path, contents=upstream)), env)
+    for strange, code in (
+        ({"mlc_llm/lib/engine.so": "1"}, "W002"),
+        ({"stray/x.py": "4"}, "W009"),
+        ({"mlc_llm/build.pyc": "5"}, "W001"),
+    ):
+        wheel = read_wheel(make_wheel(tmp_path, contents=upstream | strange))
+        settings.write_text("")
+        with pytest.raises(PipelineError, match="finds fault") as caught:
+            check.check_file(wheel, env)
+        assert [line for line in caught.value.detail.splitlines() if line.startswith(code)]
+        assert len(caught.value.detail.split("W0")) == 2
+        settings.write_text(f"[tool.check-wheel-contents]\nignore = ['{code}']\n")
+        check.check_file(wheel, env)
+    settings.write_text("[tool.check-wheel-contents]\nignore = 'W9x'\n")
+    with pytest.raises(PipelineError, match="cannot check mlc_llm-1.2.3") as caught:
+        check.check_file(wheel, env)
+    assert "W9x" in caught.value.detail
 
 
 def test_test_requirements_are_not_options() -> None:
