@@ -7,12 +7,13 @@
 # Build arguments
 #   BASE_IMAGE      another base (a mirror, a stand-in) instead of the pinned one below
 #   CMAKE_VERSION   minimum version of CMake in the development image
-# Build secret (optional)
-#   ca-certificates a certificate bundle that pip and git trust during the build; it is
-#                   mounted for the steps that need it and leaves no trace in a layer
+# Build secrets (optional): mounted for the steps that need them, without a trace in a layer
+#   ca-certificates a certificate bundle that pip and git trust during the build
+#   PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS
+#                   where what the wheel requires comes from, if not from PyPI
 # Named context (optional)
-#   wheels          a folder with the wheel that the production image installs; without
-#                   it the stand-in under package/ is built
+#   wheels          a folder with the wheel that the production image installs, and its
+#                   requirements.txt; without it the stand-in under package/ is built
 
 ARG BASE_IMAGE=pinned-base
 
@@ -89,19 +90,27 @@ RUN python3 -m venv --without-pip /opt/venv
 COPY package /src/package
 RUN --mount=type=cache,id=mlc-pip,target=/var/cache/pip,sharing=locked \
     --mount=type=secret,id=ca-certificates \
+    --mount=type=secret,id=PIP_INDEX_URL \
+    --mount=type=secret,id=PIP_EXTRA_INDEX_URL \
+    --mount=type=secret,id=PIP_FIND_LINKS \
     --mount=type=bind,from=wheels,target=/wheels \
     --mount=type=bind,source=docker/with-certificates.sh,target=/usr/local/bin/with-certificates \
-    --mount=type=bind,source=docker/install-wheel.sh,target=/usr/local/bin/install-wheel \
+    --mount=type=bind,source=docker/install_wheel.py,target=/usr/local/bin/install-wheel \
     with-certificates install-wheel /wheels /src/package /opt/venv
 
-# --- production: only what runs the installed wheel ------------------------------------
+# --- production: only what serves models with the installed wheel ----------------------
 FROM base AS production
 RUN useradd --uid 10001 --user-group --no-log-init --create-home --shell /usr/sbin/nologin mlc
 COPY docker/entrypoint.py /usr/local/lib/mlc/
 COPY --from=builder /opt/venv /opt/venv
+# mlc_llm writes when it is imported; /dev/shm is a tmpfs in every container, also in one
+# whose root is read-only.
 ENV PATH=/opt/venv/bin:$PATH \
+    MLC_LLM_HOME=/dev/shm/mlc_llm \
     MLC_IMAGE=production
 WORKDIR /home/mlc
 USER 10001:10001
-HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 \
+EXPOSE 8000
+# A large model takes minutes to load; until then no answer is no fault.
+HEALTHCHECK --interval=30s --timeout=10s --start-period=300s --retries=3 \
     CMD ["python3", "/usr/local/lib/mlc/entrypoint.py", "healthcheck"]

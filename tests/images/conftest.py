@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,13 @@ from tests.conftest import skip_except_in_ci
 from tests.services import project as projects
 from tests.services.project import Project
 from tests.services.registry import Registry
-from tests.wheels.test_wheels_archive import make_wheel
+from tests.wheels.test_wheels_archive import README, make_wheel
 from tools.images import record
 from tools.images.record import ImageRecord
 from tools.repo.git import describe_version
+from tools.wheels import requirements
+from tools.wheels.archive import read_wheel
+from tools.wheels.build import clean
 
 NAME = "tester/mlc"
 
@@ -79,23 +83,41 @@ def ended(done: subprocess.CompletedProcess[str], code: int = 0) -> str:
     return done.stderr
 
 
-def build(project: Project, image: str, *options: str) -> ImageRecord:
+def build(
+    project: Project, image: str, *options: str, env: Mapping[str, str] | None = None
+) -> ImageRecord:
     """Build an image; its record, which is what ``--json`` prints."""
-    done = project.run("images", image, "--json", *options)
+    done = project.run("images", image, "--json", *options, env=env)
     ended(done)
     built = record.read(image, project.root)
     assert json.loads(done.stdout)["digest"] == built.digest
     return built
 
 
-def put_wheel(project: Project) -> None:
-    """A wheel of the commit, as ``nox -s wheels`` leaves it."""
+def put_wheel(project: Project, metadata: str = README, more: str = "") -> Path:
+    """A wheel of the commit, as ``nox -s wheels`` leaves it, with its requirements."""
     dist, sources = project.root / "dist", (project.root / "package/src/mlc_llm").iterdir()
     dist.mkdir(exist_ok=True)
-    contents = {f"mlc_llm/{path.name}": path.read_text() for path in sources}
-    main = "\n\ndef main():\n    from mlc_llm.__main__ import main\n    return main()\n"
-    contents["mlc_llm/__init__.py"] += main  # which is the command of these wheels
-    make_wheel(dist, describe_version(project.root), contents=contents)
+    contents = {f"mlc_llm/{path.name}": path.read_text() for path in sources if path.is_file()}
+    contents["mlc_llm/__init__.py"] += more
+    (dist / "requirements.txt").touch()
+    return make_wheel(
+        dist, describe_version(project.root), contents=contents, metadata=metadata
+    )
+
+
+def put_wheel_that_requires(project: Project, folder: Path) -> None:
+    """A wheel with a companion, which no index has, and a heavy package that images leave out."""
+    make_wheel(folder, "0.26.0", name="test_companion", contents={"companion.py": ""})
+    make_wheel(
+        folder, name="test_heavy", metadata="Requires-Dist: test-deep\n",
+        contents={"heavy.py": "import deep"},
+    )  # fmt: skip
+    make_wheel(folder, name="test_deep", contents={"deep.py": ""})
+    requires = "Requires-Dist: test-companion==0.26.0\nRequires-Dist: test_heavy\n"
+    wheel = read_wheel(put_wheel(project, requires + README, "import companion\n"))
+    env = clean(os.environ) | {"PIP_FIND_LINKS": str(folder), "UV_NO_INDEX": "1"}
+    requirements.pin(wheel, project.root / "dist", env)
 
 
 def make_small(project: Project, base: str, *lines: str) -> None:
@@ -113,7 +135,11 @@ def development(project: Project) -> ImageRecord:
 
 
 @pytest.fixture(scope="session")
-def production(project: Project) -> ImageRecord:
-    """The production image with a wheel of the same commit, built and pushed once."""
-    put_wheel(project)
-    return build(project, "production")
+def production(project: Project, tmp_path_factory: pytest.TempPathFactory) -> ImageRecord:
+    """The production image with a wheel of the same commit, built and pushed once: what the
+    wheel requires comes from a folder, less what is left out.
+    """
+    links = tmp_path_factory.mktemp("links")
+    put_wheel_that_requires(project, links)
+    env = {"PIP_FIND_LINKS": str(links), "IMAGE_WITHOUT": "Test.Heavy"}
+    return build(project, "production", env=env)

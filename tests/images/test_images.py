@@ -195,7 +195,11 @@ def test_plan(tmp_path):
         path = tmp_path / "dist" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+    with pytest.raises(UsageError, match="requirements.txt is missing beside dist/linux/mlc"):
+        plan.make_plan(Options(PROD), context, {})
+    path.with_name("requirements.txt").touch()
     production = plan.make_plan(Options(PROD), context, {})
+    assert "torch" in production.without
     assert production.wheels == (str(path),)
     assert production.references[0].endswith(":main-prod")
 

@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.images.conftest import NAME, build, docker, ended, make_small, put_wheel
+from tests.images.conftest import (
+    NAME,
+    build,
+    docker,
+    ended,
+    make_small,
+    put_wheel,
+    put_wheel_that_requires,
+)
 from tests.services import project as projects
 from tests.services.gate import Fault, Gate, Seen
 from tests.services.project import Project
@@ -110,11 +119,47 @@ def test_production_is_small_and_sealed(production):
     assert ours[1] <= base[1]
     sealed = ["run", "--rm", "--read-only", "--cap-drop", "ALL", "--network", "none"]
     sealed += ["--security-opt", "no-new-privileges", production.reference]
-    assert production.version in docker(*sealed, "mlc_llm", "--version")
-    docker(*sealed, "healthcheck")
+    assert production.version in docker(*sealed, "version")
+    assert "nothing is served" in docker(*sealed, "healthcheck")
     script = "ls /var/lib/apt/lists /root/.cache ~/.cache 2>/dev/null; true"
     left = docker(*sealed, "shell", "-c", script).split()
     assert set(left) <= {"partial", "/var/lib/apt/lists:"}
+
+
+def test_production_installs_what_the_wheel_requires(project, production, tmp_path):
+    """By hash, less what is left out, and what only that requires; of that the build says it
+    is meant. A package of another hash is refused, and so is one that is missing otherwise.
+    """
+    docker("pull", "--quiet", production.reference)
+    code = "import importlib.metadata as m; print(*(d.name for d in m.distributions()))"
+    run = ("run", "--rm", "--network", "none", production.reference, "python", "-c")
+    assert set(docker(*run, code).split()) == {"mlc_llm", "test_companion"}
+    env = {"PIP_FIND_LINKS": str(tmp_path), "IMAGE_WITHOUT": "test-heavy"}
+    other = projects.make(tmp_path / "other", project.env)
+    put_wheel_that_requires(other, tmp_path)
+    beside = other.root / "dist/requirements.txt"
+    text = beside.read_text()
+    beside.write_text(re.sub("sha256:.", "sha256:", text).replace("sha256:", "sha256:0"))
+    error = ended(other.run("images", "production", "--no-push", env=env), 1)
+    assert "THESE PACKAGES DO NOT MATCH THE HASHES" in error
+    beside.write_text("")
+    error = ended(other.run("images", "production", "--no-push", env=env), 1)
+    assert "1 of these are meant: IMAGE_WITHOUT is test-heavy" in error
+    assert "do not fit together: mlc-llm" in error and "requires test-companion" in error
+
+
+def test_production_serves(project, production, tmp_path):
+    """A model that is named is served by the sealed image, which its health check finds out;
+    one that cannot be is a failure with the container's own words. Nothing is left running.
+    """
+    words = ("images.test", "basic", "--image", "production", "--model", str(tmp_path))
+    tmp_path.chmod(0o755)
+    (tmp_path / "mlc-chat-config.json").write_text("{}")
+    error = ended(project.run(*words), 1)
+    assert "is exited" in error and "has no compiled library (*.so)" in error
+    (tmp_path / "a.so").touch()
+    assert "/v1/chat/completions" in ended(project.run(*words))
+    assert not docker("ps", "--all", "--quiet", "--filter", f"volume={tmp_path}")
 
 
 def test_signals_reach_the_program(production):

@@ -114,6 +114,13 @@ class Settings:
     ca_certificates: str = setting(
         "", "Certificate bundle that builds trust (PIP_CERT, SSL_CERT_FILE if unset)."
     )
+    image_without: tuple[str, ...] = setting(
+        ("datasets", "flashinfer-python", "pandas", "torch", "transformers"),
+        "Packages that the wheel requires and the production image leaves out, with what only "
+        "they require; none for all.",
+        _matching(r"([A-Za-z0-9][\w.-]*)", "names of packages"),
+    )
+    image_limit: int = setting(2_500_000_000, "Largest production image that passes its test.")
     test_timeout: float = setting(120.0, "Limit of one test container.")
     mlc_llm_source: str = setting(
         "",

@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tools.core.console import human_size
 from tools.core.errors import PipelineError, UsageError
 from tools.core.failures import Failure, explain
 from tools.core.process import Done
-from tools.images import archive, login, record
+from tools.images import archive, login, record, wheels
 from tools.images.engine import Engine
 from tools.images.plan import CACHE, LOAD, OCI, PUSH, BuildPlan
 
@@ -22,6 +22,7 @@ PASSING = (
     r"TLS handshake timeout|(?:read|write) tcp .*: (?:connection reset by peer|i/o timeout)|"
     r"unexpected EOF|: EOF))$"
 )
+SECRET = "MLC_SECRET_"  # before the variables that hold build secrets
 _STEP = r'process "(?P<step>[^\n]{1,100})[^\n]*?" did not complete successfully: (?P<end>.+)'
 _STEP_FAILED = "The build step '{step}' failed ({end})."
 FAILURES = (
@@ -120,9 +121,9 @@ def fit_to_builder(plan: BuildPlan, engine: Engine, driver: str) -> BuildPlan:
     )
 
 
-def command(plan: BuildPlan, folder: Path) -> list[str]:
+def command(plan: BuildPlan, folder: Path, secrets: Iterable[str] = ()) -> list[str]:
     """The ``docker buildx build`` command of a plan: from ``folder`` it takes the wheels, and
-    it writes the metadata and an OCI archive there.
+    it writes the metadata and an OCI archive there. ``secrets`` stand in the environment.
     """
     file = f"--output=type=oci,dest={folder}/image.tar"
     outputs = {PUSH: "--push", LOAD: "--load", OCI: file, CACHE: "--output=type=cacheonly"}
@@ -134,6 +135,7 @@ def command(plan: BuildPlan, folder: Path) -> list[str]:
         *(f"--build-arg={name}={value}" for name, value in plan.build_args.items()),
         *([f"--build-context=wheels={folder}/wheels"] if plan.wheels else []),
         *([certificates] if plan.ca_certificates else []),
+        *(f"--secret=id={name},env={SECRET}{name}" for name in secrets),
         *(f"--label={name}={value}" for name, value in plan.labels.items()),
         *(f"--tag={reference}" for reference in plan.references),
         *(f"--cache-from={source}" for source in plan.cache_from),
@@ -150,13 +152,16 @@ def build(plan: BuildPlan, root: Path, env: Mapping[str, str]) -> str:
     folder = record.folder(root)
     scratch = folder / f".build-{plan.image}"
     shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
-    (scratch / "wheels").mkdir(parents=True)
+    scratch.mkdir(parents=True)
     # buildx hands SOURCE_DATE_EPOCH on: the times within the image are the commit's.
     env = {**env, "SOURCE_DATE_EPOCH": str(plan.created)}
-    words = command(plan, scratch)
+    places = wheels.indexes(env) if plan.wheels else {}
+    env |= {f"{SECRET}{name}": value for name, value in places.items()}
+    words = command(plan, scratch, places)
     try:
-        for wheel in plan.wheels:
-            shutil.copy2(wheel, scratch / "wheels")
+        if plan.wheels:
+            links = env.get("UV_FIND_LINKS") or env.get("PIP_FIND_LINKS", "")
+            wheels.hand_in(scratch / "wheels", plan.wheels, plan.without, links)
         done = process.again(
             lambda: process.stream(words, env=env, cwd=root, check=False), passing
         )

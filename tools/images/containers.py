@@ -3,6 +3,7 @@ as it is meant to run. One that hangs is stopped; none is left behind however we
 """
 
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from tools.core.process import Done
 from tools.images import archive, engine, login, probe, record
 from tools.repo.context import Context
 
+SOURCE = Path(probe.__file__).read_text(encoding="utf-8")
 SEALED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
 
 
@@ -30,15 +32,9 @@ class Runner:
 
     def run(self, *command: str) -> Done:
         """Run the image's entrypoint with a command (PipelineError: not within the limit)."""
-        name = f"mlc-test-{os.getpid()}-{os.urandom(4).hex()}"
-        words = ["docker", "run", f"--name={name}", "--pull=never", "--network=none"]
-        words += [*self.options, self.reference, *command]
-        self.janitor.owe("container", name)
+        name = self._name()
         try:
-            done = process.run(words, check=False, timeout=self.limit, mask=False)
-            if done.code == 125:  # docker's own
-                raise PipelineError(f"The engine did not start a container: {done.tail(1)}.")
-            return done
+            return self._start(name, (), command)
         except process.TimeLimitError as error:
             raise PipelineError(
                 f"The container running {' '.join(command)!r} did not end within "
@@ -49,10 +45,59 @@ class Runner:
         finally:
             self.janitor.pay("container", name)
 
+    def _name(self) -> str:
+        """A name for a container, which the janitor removes if we cannot."""
+        name = f"mlc-test-{os.getpid()}-{os.urandom(4).hex()}"
+        self.janitor.owe("container", name)
+        return name
+
+    def _start(self, name: str, options: Sequence[str], command: Sequence[str]) -> Done:
+        """``docker run``, without network (PipelineError: the engine starts nothing)."""
+        words = ["docker", "run", f"--name={name}", "--pull=never", "--network=none"]
+        words += [*self.options, *options, self.reference, *command]
+        done = process.run(words, check=False, timeout=self.limit, mask=False)
+        if done.code == 125:  # docker's own
+            raise PipelineError(f"The engine did not start a container: {done.tail(1)}.")
+        return done
+
+    def serve(self, model: Path) -> tuple[str, dict[str, str]]:
+        """Serve a model's folder until the image's own health check says how that went: what
+        it says, and what the server answers to a chat (PipelineError: not within the limit).
+        """
+        name = self._name()
+        options = ["--detach", "--health-interval=2s", f"--volume={model}:/model:ro"]
+        state = [
+            "docker",
+            "inspect",
+            "--format={{.State.Status}} {{.State.Health.Status}}",
+            name,
+        ]
+        until = time.monotonic() + self.limit
+        try:
+            self._start(name, options, ("serve", "/model"))
+            while (health := process.run(state).stdout.strip()) == "running starting":
+                if time.monotonic() > until:
+                    break
+                time.sleep(0.5)  # the engine has no command that waits for a container's health
+            if health != "running healthy":
+                raise PipelineError(
+                    f"The container that serves {model} is {health or 'gone'}, not healthy, "
+                    f"after at most {self.limit:.0f} s; its last output stands above.",
+                    "Raise TEST_TIMEOUT if it is only slow.",
+                    process.run(["docker", "logs", "--tail=20", name], check=False).output,
+                )
+            command = ["docker", "exec", name, "python3", "-c", SOURCE, "chat"]
+            return health, self._read("chat", process.run(command, check=False, mask=False))
+        finally:
+            self.janitor.pay("container", name)
+
     def probe(self, name: str, *arguments: str) -> dict[str, str]:
         """Run a probe of :mod:`tools.images.probe` in the image; what it says."""
-        source = Path(probe.__file__).read_text(encoding="utf-8")
-        done = self.run("python", "-c", source, name, *arguments)
+        return self._read(name, self.run("python", "-c", SOURCE, name, *arguments))
+
+    @staticmethod
+    def _read(name: str, done: Done) -> dict[str, str]:
+        """What a probe says."""
         try:
             return files.parse_json(done.stdout.strip().rpartition("\n")[2], dict[str, str])
         except ValueError as error:

@@ -10,6 +10,7 @@ from tools.core import cli
 from tools.core.errors import UsageError
 from tools.core.settings import Settings, github_server
 from tools.images import login, names, record
+from tools.images.wheels import find_wheels
 from tools.registry import client as registry
 from tools.registry.manifest import is_loopback
 from tools.repo.context import Context
@@ -44,6 +45,7 @@ class BuildPlan:
     reason: str  # why that output
     moving: tuple[str, ...] = ()  # those of the references that later events set anew
     wheels: tuple[str, ...] = ()  # files that the production image installs
+    without: tuple[str, ...] = ()  # packages that the wheels require, and it does not
     build_args: Mapping[str, str] = field(default_factory=dict)
     cache_from: tuple[str, ...] = ()
     cache_to: tuple[str, ...] = ()
@@ -112,24 +114,13 @@ def base_image(settings: Settings, root: Path) -> str:
     return settings.base_image or official
 
 
-def find_wheels(root: Path, version: str) -> tuple[str, ...]:
-    """Wheels of ``mlc_llm`` of exactly this version in ``dist/`` that Linux can install
-    (UsageError if there are none), wherever they were put.
-    """
-    paths = sorted((root / "dist").glob(f"**/mlc_llm-{version}-*.whl"))
-    fitting = [path for path in paths if re.search("any|linux", path.stem.rpartition("-")[2])]
-    if not fitting:
-        message = f"dist/ holds no wheel of mlc_llm {version} for Linux."
-        raise UsageError(message, "Run nox -s wheels first.")
-    return tuple({path.name: str(path) for path in fitting}.values())
-
-
 def make_plan(options: Options, context: Context, env: Mapping[str, str]) -> BuildPlan:
     """All that decides the build (UsageError: tag or option do not fit, a wheel is missing)."""
     settings, event, image = context.settings, context.event, options.image
     output, reason = choose_output(options, event, settings)
     if image == "production":
-        wheels, tags = find_wheels(context.root, context.version), names.production_tags(event)
+        version = "*" if settings.wheel_version == "source" else context.version
+        wheels, tags = find_wheels(context.root, version), names.production_tags(event)
     else:
         # Only these need all git tags; a job that tests has a shallow clone and no login.
         existing = every_tag(context.root) if event.tag else ()
@@ -149,6 +140,7 @@ def make_plan(options: Options, context: Context, env: Mapping[str, str]) -> Bui
     labels = names.labels(event, context.created, github_server(env))
     return BuildPlan(
         image, references, labels, settings.platforms, output, reason, moving, wheels,
+        settings.image_without if wheels else (),
         build_args, *cache, builder=settings.buildx_builder,
         ca_certificates=settings.ca_certificates, created=context.created,
     )  # fmt: skip

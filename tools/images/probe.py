@@ -6,13 +6,16 @@ one line of JSON. On our side the same file holds what is expected.
 
 import importlib.metadata
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 from functools import partial
+from importlib.util import cache_from_source
 from pathlib import Path
 from urllib.parse import quote
+from urllib.request import Request, urlopen
 
 # Python packages that each image is for.
 MODULES = {
@@ -85,6 +88,38 @@ def packages(_names: list[str]) -> dict[str, str]:
     return {"urls": "\n".join(sorted(urls))}
 
 
+def sizes(_names: list[str]) -> dict[str, str]:
+    """Bytes of each Python package, compiled modules included, and of the whole image ("")."""
+    result = {"": 0}
+    for folder, _, names in os.walk("/"):
+        if os.lstat(folder).st_dev == os.lstat("/").st_dev:  # not /proc, nor what is mounted
+            result[""] += sum(os.lstat(os.path.join(folder, name)).st_size for name in names)
+    for one in importlib.metadata.distributions():
+        paths = [str(one.locate_file(path)) for path in one.files or ()]
+        paths += [cache_from_source(path) for path in paths if path.endswith(".py")]
+        total = sum(os.lstat(path).st_size for path in paths if os.path.exists(path))
+        result[one.metadata["Name"]] = total
+    return {name: str(size) for name, size in result.items()}
+
+
+def chat(_names: list[str]) -> dict[str, str]:
+    """What the server of this container calls its model, and what that says."""
+    base = "http://127.0.0.1:8000/v1"
+    with urlopen(f"{base}/models", timeout=60) as response:  # nosec B310
+        model = json.load(response)["data"][0]["id"]
+    body = {
+        "model": model,
+        "max_tokens": 16,
+        "messages": [{"role": "user", "content": "hello"}],
+    }
+    headers = {"Content-Type": "application/json"}
+    request = Request(f"{base}/chat/completions", json.dumps(body).encode(), headers)
+    with urlopen(request, timeout=60) as response:  # nosec B310
+        choice = json.load(response)["choices"][0]
+    return {"model": model, "text": choice["message"]["content"]}
+
+
 if __name__ == "__main__":
     probes = {"imports": imports, "tools": tools, "absent": absent, "packages": packages}
+    probes |= {"sizes": sizes, "chat": chat}
     print(json.dumps(probes[sys.argv[1]](sys.argv[2:])))
