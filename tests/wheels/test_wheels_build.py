@@ -1,6 +1,9 @@
 """tools.wheels.build: the environment of a build, and what its failures mean."""
 
 import os
+import shlex
+import shutil
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -47,7 +50,7 @@ def test_environment() -> None:
     assert result["GIT_CEILING_DIRECTORIES"] == "/my work"
     assert result["CARGO_ENCODED_RUSTFLAGS"].startswith("-g\x1f--remap-path-prefix=/my work")
     assert result["PATH"] == f"{Path(sys.executable).parent}{os.pathsep}/bin"
-    assert not [name for name in result if "LAUNCHER" in name]
+    assert "LAUNCHER" not in str(result) and "DATE__" not in str(result)
     unset = {"CXXFLAGS", "CFLAGS", "CMAKE_GENERATOR"}
     assert not unset & set(environment({}, windows=True))
     assert environment({"VSCMD_VER": "17"}, windows=True)["CMAKE_GENERATOR"] == "Ninja"
@@ -56,7 +59,24 @@ def test_environment() -> None:
     assert {name: result[name] for name in chosen} == chosen
     assert result["CMAKE_ARGS"].endswith(" -DUSE_CUDA=ON")
     assert "'-DCMAKE_PROJECT_TOP_LEVEL_INCLUDES=/my work/source/" in result["CMAKE_ARGS"]
-    assert result["CMAKE_C_COMPILER_LAUNCHER"] == result["RUSTC_WRAPPER"] == "sccache"
+    assert "-DCMAKE_C_COMPILER_LAUNCHER=sccache" in result["CMAKE_ARGS"]
+    assert "CXX_COMPILER_LAUNCHER" not in result["CMAKE_ARGS"]
+    assert result["RUSTC_WRAPPER"] == "sccache"
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="compiles C")
+def test_dates_with_sccache(tmp_path: Path) -> None:
+    """The flags that stand in for SOURCE_DATE_EPOCH give what it gives, also for one digit."""
+    (tmp_path / "a.c").write_text("__DATE__ __TIME__")
+    for epoch in (1_700_000_000, 1_701_500_000, 0):
+        plan = replace(PLAN, compiler_cache="sccache", source_date_epoch=epoch)
+        env = build.build_environment(plan, FOLDER, {}, {"PATH": os.environ["PATH"]}, False)
+        hidden = {name: value for name, value in env.items() if name != "SOURCE_DATE_EPOCH"}
+        seen = [
+            subprocess.check_output(["gcc", "-E", "-P", *flags, "a.c"], env=one, cwd=tmp_path)
+            for flags, one in ((shlex.split(env["CFLAGS"]), hidden), ([], env))
+        ]
+        assert seen[0] == seen[1] and seen[0].strip()
 
 
 def test_builds_get_no_token() -> None:

@@ -19,7 +19,7 @@ from tests.wheels.test_wheels_build import PLAN
 from tools.core import process
 from tools.core.errors import PipelineError
 from tools.core.settings import ROOT, load
-from tools.wheels import build, container
+from tools.wheels import build, cmake, container
 from tools.wheels.archive import Wheel, canonicalize, read_wheel
 from tools.wheels.repair import check_promise, glibc, repair
 from tools.wheels.source import put_project
@@ -48,9 +48,7 @@ def test_what_is_handed_in() -> None:
     table = config(env)
     assert set(table["environment-pass"]) == {  # type: ignore[call-overload]
         "CARGO_BUILD_JOBS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_HOME", "CCACHE_DIR", "CFLAGS",
-        "CMAKE_ARGS", "CMAKE_BUILD_PARALLEL_LEVEL", "CMAKE_CUDA_COMPILER_LAUNCHER",
-        "CMAKE_CXX_COMPILER_LAUNCHER", "CMAKE_C_COMPILER_LAUNCHER", "CMAKE_GENERATOR",
-        "CXXFLAGS", "LDFLAGS", "PIP_INDEX_URL", "PYTHONHASHSEED", "RUSTC_WRAPPER",
+        "CMAKE_ARGS", "CMAKE_BUILD_PARALLEL_LEVEL", "CMAKE_GENERATOR", "CXXFLAGS", "LDFLAGS", "PIP_INDEX_URL", "PYTHONHASHSEED", "RUSTC_WRAPPER",
         "SCCACHE_DIR", "SCCACHE_SERVER_UDS", "SOURCE_DATE_EPOCH", "https_proxy",
     }  # fmt: skip
     engine = {"name": "docker", "disable-host-mount": True}
@@ -102,6 +100,7 @@ def compile_in(image: str, work: Path, source: Path = NATIVE) -> Wheel:
     (work / "one").mkdir(parents=True)
     shutil.copytree(source, work / "source")
     requires, given = put_project(work / "source", "1.2.3")
+    cmake.put_first(work / "source")
     variables = container.variables(os.environ)
     env = build.build_environment(plan, container.PROJECT, given, variables)
     lock = (ROOT / "constraints.txt").read_text().splitlines()

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,8 +123,8 @@ def clean(env: Mapping[str, str], compiler_cache: str = "") -> dict[str, str]:
 
 
 def compiler_cache(env: Mapping[str, str]) -> str:
-    """The compiler cache on the PATH: ccache before sccache, which hides SOURCE_DATE_EPOCH from
-    compilers, unless the user has set sccache up; empty if there is none.
+    """The compiler cache on the PATH: ccache before sccache, whose server would live on after
+    us, unless the user has set sccache up; empty if there is none.
     """
     chosen = any(re.match("SCCACHE_(?!DIR)", name) for name in env)
     names = ("sccache", "ccache") if chosen else ("ccache", "sccache")
@@ -144,6 +145,17 @@ def prepare(compiler_cache: str) -> None:
         process.run([compiler_cache, "--start-server"], env=env, check=False, timeout=60)
 
 
+def _dates(epoch: int) -> list[str]:
+    """Flags that give ``__DATE__`` and ``__TIME__`` as SOURCE_DATE_EPOCH would, which sccache
+    hides from compilers (0.16, ``do_compile``). Behind -Wp they are no part of its keys, but
+    for code that has a date.
+    """
+    now = time.asctime(time.gmtime(epoch))
+    macros = {"DATE": f"{now[4:11]}{now[20:]}", "TIME": now[11:19]}
+    defined = [f'-Wp,-D__{name}__="{value}"' for name, value in macros.items()]
+    return ["-Wno-builtin-macro-redefined", *defined]
+
+
 def build_environment(
     plan: WheelPlan,
     folder: Path,
@@ -159,22 +171,26 @@ def build_environment(
     """
     cache = plan.compiler_cache
     defaults = dict.fromkeys(("CMAKE_BUILD_PARALLEL_LEVEL", "CARGO_BUILD_JOBS"), str(plan.jobs))
-    if cache:
-        for language in ("C", "CXX", "CUDA"):
-            defaults[f"CMAKE_{language}_COMPILER_LAUNCHER"] = cache
     if cache == "sccache":
         defaults["RUSTC_WRAPPER"] = cache
     # On Windows the generator is CMake's choice unless its tools are set up for Ninja.
     if not windows or env.get("VSCMD_VER"):
         defaults["CMAKE_GENERATOR"] = "Ninja"
     # Else the path to the isolated environment's libraries, if only its length, would stay.
-    includes = shlex.quote(f"-DCMAKE_PROJECT_TOP_LEVEL_INCLUDES={folder / FIRST}")
-    added = {"CMAKE_ARGS": f"-DCMAKE_BUILD_WITH_INSTALL_RPATH=ON {includes}"}
+    includes = f"-DCMAKE_PROJECT_TOP_LEVEL_INCLUDES={folder / FIRST}"
+    # As variables, launchers would also serve CMake's probes, which never hit: their folders
+    # have random names.
+    launchers = [f"CMAKE_{language}_COMPILER_LAUNCHER" for language in ("C", "CXX", "CUDA")]
+    options = [f"-D{name}={cache}" for name in launchers if cache and name not in env]
+    added = {
+        "CMAKE_ARGS": shlex.join(["-DCMAKE_BUILD_WITH_INSTALL_RPATH=ON", includes, *options])
+    }
     if not windows:
         cargo = env.get("CARGO_HOME") or str(Path.home() / ".cargo")
         places = (f"{folder}=.", f"{cargo}=/cargo")  # crates may have C code, too
-        flags = shlex.join(f"-ffile-prefix-map={place}" for place in places)
-        added |= {"CFLAGS": flags, "CXXFLAGS": flags}
+        flags = [f"-ffile-prefix-map={place}" for place in places]
+        flags += _dates(plan.source_date_epoch) if cache == "sccache" else []
+        added |= dict.fromkeys(("CFLAGS", "CXXFLAGS"), shlex.join(flags))
         # Cargo then passes over RUSTFLAGS: this form keeps blanks, and stays where a source
         # (as tokenizers-cpp does) empties the other.
         rust = env.get("RUSTFLAGS", "").split()

