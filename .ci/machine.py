@@ -17,7 +17,7 @@ from pathlib import Path
 
 ENGINE_PACKAGES = ("docker.io", "docker-cli", "docker-buildx")
 HELPER_PACKAGES = (
-    "docker-registry", "debootstrap", "skopeo", "iptables", "iproute2", "gh", "g++",
+    "docker-registry", "debootstrap", "skopeo", "iptables", "iproute2", "gh", "g++", "cargo",
 )  # fmt: skip
 ENGINE_SUITE = "trixie"
 
@@ -160,7 +160,9 @@ def install_packages(engine: bool) -> None:
             "no Docker engine answers, and one can be installed here only as root on "
             "Debian; start yours (Docker Desktop, colima, systemctl start docker)"
         )
-    missing = [name for name in HELPER_PACKAGES if not installed(name)]
+    # A Rust of rustup's, say, serves as well.
+    helpers = [name for name in HELPER_PACKAGES if not shutil.which(name)]
+    missing = [name for name in helpers if not installed(name)]
     missing_engine = [name for name in ENGINE_PACKAGES if engine and not installed(name)]
     if not missing_engine and not missing:
         return

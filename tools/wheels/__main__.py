@@ -116,7 +116,8 @@ def build_checked(
     if twice:
         archive.compare(wheel, build_one(plan, flavour, tree, one / "second-build", site))
     with console.step(f"check {wheel.name}"):
-        env = build.clean(os.environ)
+        # An import makes folders there: not in the user's home.
+        env = {**build.clean(os.environ), "MLC_LLM_HOME": str(one / "home")}
         check_promise(wheel, site.promise(plan), plan.production_glibc)
         check.check_file(wheel, env)
         pinned = requirements.pin(wheel, one, env)

@@ -65,7 +65,8 @@ FAILURES = (
         "Set CMAKE_VERSION={needs}: a CMake that fits then comes from the package index.",
     ),
     Failure(
-        r"(requirement|found for|versions? of|Because|Cannot install|simple/)[ `]*cmake\b",
+        r"(requirement|found for|versions? of|Because( only)?|Cannot install|simple/)"
+        r"[ `]*cmake\b",
         f"{_COULD_NOT}it requires CMake {{required}}; here is {{present}}, and none that fits "
         "could be installed.",
         "Put such a CMake on the PATH, or make a package index reachable (PIP_INDEX_URL, "
