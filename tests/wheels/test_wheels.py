@@ -159,6 +159,24 @@ def test_stopped_and_started_again(tmp_path: Path, native: tuple[Wheel, str]) ->
 
 
 @compiled
+def test_going_on_from_what_was_built(tmp_path: Path, native: tuple[Wheel, str]) -> None:
+    """A wheel that fails a check is not compiled again once the reason is gone, and ends as
+    any other; then it is forgotten.
+    """
+    project = checkout(tmp_path / "c")
+    env = {"MLC_LLM_SOURCE": str(NATIVE)}
+    done = project.run("wheels", env=env | {"MANYLINUX": "manylinux_2_5"})
+    assert done.returncode == 1 and "manylinux_2_5" in done.stderr, done.stderr
+    [store] = (project.root / ".nox" / "built").iterdir()
+    done = project.run("wheels", env=env)
+    assert done.returncode == 0, done.stderr
+    assert "going on from mlc_llm-1.2.3-py3-none-linux" in done.stderr
+    assert "Building project with Ninja" not in done.stderr
+    assert read_wheel(project.root / "dist" / native[0].name).sha256 == native[0].sha256
+    assert not store.parent.exists()
+
+
+@compiled
 def test_missing_library(tmp_path: Path, native: tuple[Wheel, str]) -> None:
     """A library that is nowhere is named, and the way out; named in WHEEL_EXCLUDE, it is
     left to the user's system. A wheel that claims a platform without reason is refused.
@@ -268,6 +286,7 @@ def test_faults_do_not_reach_dist(
     ):
         wheel = make_wheel(tmp_path, **fault)
         monkeypatch.setattr(wheels.build, "run_build", lambda *_: wheel)
+        files.remove_tree(tmp_path / ".nox" / "built")  # of the same source
         with pytest.raises(PipelineError, match=sentence) as caught:
             wheels.build_wheels(replace(PLAN, root=str(tmp_path)))
         assert caught.value.remedy
@@ -284,6 +303,7 @@ def test_faults_do_not_reach_dist(
     assert list((tmp_path / "dist").iterdir()) == [before]
     wheels.build_wheels(replace(PLAN, root=str(tmp_path)), twice=True)
     assert "byte-identical" in capsys.readouterr().err
+    assert next(builds, None) is None  # what the run before had kept was not taken
     assert {path.name for path in (tmp_path / "dist").iterdir()} == {
         wheel.name, "wheels.json", "requirements.txt"
     }  # fmt: skip

@@ -11,7 +11,7 @@ from pathlib import Path
 from tools.core import cli, console, files, machine
 from tools.core.errors import PipelineError, UsageError
 from tools.repo.context import Context, load_context
-from tools.wheels import abi, archive, build, check, cmake, place, requirements, smoke
+from tools.wheels import abi, archive, build, check, cmake, kept, place, requirements, smoke
 from tools.wheels.archive import RecordedWheel, Wheel, WheelsRecord, read_wheel
 from tools.wheels.build import WheelPlan
 from tools.wheels.dist import exclusive, publish
@@ -96,6 +96,7 @@ def build_wheels(plan: WheelPlan, twice: bool = False) -> WheelsRecord:
         recorded = tuple(map(recorded_wheel, wheels, plan.flavours))
         record = WheelsRecord(version, plan.commit, tree.recorded, recorded)
         publish(root / "dist", record, wheels, pinned)
+        files.remove_tree(root / ".nox" / "built")
     rows = [(w.name, console.human_size(w.size), w.sha256) for w in record.wheels]
     headings = ("wheel", "size", "SHA-256")
     console.table(headings, rows, title=f"dist: wheels of {record.version}")
@@ -112,9 +113,10 @@ def build_checked(
     # The folder's path is the same for all: compilers' caches hit.
     one = work / "one"
     files.remove_tree(one)
-    wheel = build_one(plan, flavour, tree, one, site)
+    wheel = build_one(plan, flavour, tree, one, site, again=twice)
     if twice:
-        archive.compare(wheel, build_one(plan, flavour, tree, one / "second-build", site))
+        second = build_one(plan, flavour, tree, one / "second-build", site, again=True)
+        archive.compare(wheel, second)
     with console.step(f"check {wheel.name}"):
         # An import makes folders there: not in the user's home.
         env = {**build.clean(os.environ), "MLC_LLM_HOME": str(one / "home")}
@@ -144,8 +146,23 @@ def recorded_wheel(wheel: Wheel, flavour: Flavour) -> RecordedWheel:
     return RecordedWheel(*facts, flavour.name, flavour.companion)
 
 
-def build_one(plan: WheelPlan, flavour: Flavour, tree: Tree, work: Path, site: Place) -> Wheel:
-    """Copy, build, repair and put into its one form: a wheel in ``work``."""
+def build_one(
+    plan: WheelPlan, flavour: Flavour, tree: Tree, work: Path, site: Place, again: bool = False
+) -> Wheel:
+    """Build, repair and put into its one form: a wheel in ``work``."""
+    env, built = build_copy(plan, flavour, tree, work, site, again)
+    with console.step(f"repair {built.name}"):
+        repaired = repair(built, work, env, excluded(plan, flavour), site.repairer(work))
+    archive.canonicalize(repaired, work / repaired.name, plan.source_date_epoch)
+    return read_wheel(work / repaired.name)
+
+
+def build_copy(
+    plan: WheelPlan, flavour: Flavour, tree: Tree, work: Path, site: Place, again: bool
+) -> tuple[dict[str, str], Wheel]:
+    """The environment and the wheel of a build of a copy of the source. What an earlier run
+    built and could not finish is not built ``again``, unless that is asked for.
+    """
     folder = work / "source"
     copy_tree(tree, folder)
     name, version = flavour.identity("mlc-llm", plan.version, plan.naming)
@@ -162,21 +179,24 @@ def build_one(plan: WheelPlan, flavour: Flavour, tree: Tree, work: Path, site: P
     outer = {**os.environ, "CMAKE_ARGS": " ".join(args)}
     env = site.environment(plan, folder, variables, outer)
     lock = Path(plan.root, "constraints.txt").read_text(encoding="utf-8").splitlines()
-    kept = build.build_constraints(lock, requires)
+    constraints = build.build_constraints(lock, requires)
     cache = env.get("CMAKE_CXX_COMPILER_LAUNCHER", "no compiler cache")
     means = f"{site}, {plan.jobs} compilers at once, {cache}"
-    with console.step(f"build {name} {version or 'of its own version'} ({means})"):
-        built = read_wheel(site.build(plan, folder, work, env, kept))
+    store = Path(plan.root, ".nox", "built")
+    store /= kept.key(folder, env, str(site), sys.version, *constraints)
+    path = None if again else kept.take(store, work / "built")
+    if path is None:
+        with console.step(f"build {name} {version or 'of its own version'} ({means})"):
+            path = site.build(plan, folder, work, env, constraints)
+            kept.keep(path, store)
+    built = read_wheel(path)
     if version and not archive.same_version(built.version, version):
         raise PipelineError(
             f"{built.name} has version {built.version}, but {version} is being built.",
             "Make project.version of the source static, or take it from setuptools-scm "
             "(with dist_name set for hatch-vcs), so that the pipeline can give it.",
         )
-    with console.step(f"repair {built.name}"):
-        repaired = repair(built, work, env, excluded(plan, flavour), site.repairer(work))
-    archive.canonicalize(repaired, work / repaired.name, plan.source_date_epoch)
-    return read_wheel(work / repaired.name)
+    return env, built
 
 
 def work(options: Options) -> None:
