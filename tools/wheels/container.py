@@ -76,9 +76,9 @@ def answers() -> bool:
 
 
 def choose(image: str, root: Path) -> str:
-    """The image to build in, which the engine has then: ``image`` if it is set, else
-    cibuildwheel's own, else, with a warning, the development image that was built last in the
-    checkout ``root`` (PipelineError: there is none of them).
+    """The image to build in, which the engine has then: ``image`` if it is set (PipelineError:
+    it cannot be pulled), else cibuildwheel's own, else the development image that was built
+    last in the checkout ``root``, else none; the last two with a warning.
     """
     reference = image or _default()
     trouble = _take(reference)
@@ -94,13 +94,13 @@ def choose(image: str, root: Path) -> str:
         development = recorded.loaded or recorded.reference
         if _take(development):
             raise UsageError(f"{development} is gone.")
-    except UsageError as error:
-        raise PipelineError(
-            f"{reference}, which wheels are built in, cannot be pulled ({trouble}), and there "
-            "is no development image to build them in.",
-            "Run nox -s docker_dev, which builds it; or set WHEEL_IMAGE to a mirror, or "
-            "WHEEL_CONTAINER=never to build on this system, for systems that are not older.",
-        ) from error
+    except UsageError:
+        console.warn(
+            f"{reference} cannot be pulled ({trouble}), and there is no development image "
+            "(nox -s docker_dev): building on this system, for systems that are not older than "
+            "it; WHEEL_IMAGE names another image"
+        )
+        return ""
     console.warn(
         f"{reference} cannot be pulled ({trouble}): building in the development image, for "
         "systems that are not older than it"
