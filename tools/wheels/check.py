@@ -129,7 +129,7 @@ def use(wheel: Wheel, venv: Path, env: Mapping[str, str], strict: bool) -> None:
         env,
         f"The module {MODULE} of {wheel.name} cannot be imported.",
         "See above what is missing; what a wheel needs without declaring it (as MLC LLM needs "
-        "TVM) goes into WHEEL_TEST_REQUIRES.",
+        "TVM) goes into WHEEL_REQUIRES, or is the companion of a flavour.",
     )
     commands = {f"python -m {MODULE}": [str(python), "-m", MODULE], MODULE: [str(script)]}
     if not script.exists():
