@@ -231,7 +231,7 @@ def test_stand_in_at_a_tag(tmp_path: Path) -> None:
         "version": "1.2.3rc1", "commit": commit,
         "source": {"kind": "stand-in", "commit": commit, "modified": False},
         "wheels": [{"name": name, "size": size, "sha256": digest, "tags": ["py3-none-any"],
-                    "flavour": "", "companion": ""}],
+                    "flavour": "", "companion": "", "abi": {}}],
     }  # fmt: skip
     for text in (done.stderr, summary.read_text()):
         assert name in text and digest in text

@@ -91,9 +91,8 @@ def build_wheels(plan: WheelPlan, twice: bool = False) -> WheelsRecord:
         with console.step(f"source: {plan.source}"):
             tree = open_tree(plan.source, root / ".nox" / "sources")
         built = [build_checked(plan, one, tree, work, twice) for one in plan.flavours]
-        wheels, pinned = map(list, zip(*built, strict=True))
+        wheels, pinned, recorded = map(tuple, zip(*built, strict=True))
         version = plan.version or wheels[0].version
-        recorded = tuple(map(recorded_wheel, wheels, plan.flavours))
         record = WheelsRecord(version, plan.commit, tree.recorded, recorded)
         publish(root / "dist", record, wheels, pinned)
         files.remove_tree(root / ".nox" / "built")
@@ -106,8 +105,10 @@ def build_wheels(plan: WheelPlan, twice: bool = False) -> WheelsRecord:
 
 def build_checked(
     plan: WheelPlan, flavour: Flavour, tree: Tree, work: Path, twice: bool
-) -> tuple[Wheel, Path]:
-    """A flavour's wheel, held against everything, and what it requires, pinned; in ``work``."""
+) -> tuple[Wheel, Path, RecordedWheel]:
+    """A flavour's wheel, held against everything, and what it requires, pinned, in ``work``;
+    and what ``wheels.json`` says of it.
+    """
     site = place.choose(plan, flavour, tree)
     check_toolchain(flavour, site.has)
     # The folder's path is the same for all: compilers' caches hit.
@@ -125,25 +126,23 @@ def build_checked(
         pinned = requirements.pin(wheel, one, env)
         fresh, beside = one / "fresh", plan.test_requires
         check.install(wheel, fresh, plan.installer, env, pinned, beside)
-        console.say(str(abi.check(wheel, check.site_packages(fresh), excluded(plan, flavour))))
+        report = abi.check(wheel, check.site_packages(fresh), excluded(plan, flavour))
+        console.say(str(report))
         check.use(wheel, fresh, env, strict=plan.source.kind == "stand-in")
     if plan.smoke_timeout:
         smoke.run(fresh, one / "smoke", env, plan.smoke_timeout)
     name = requirements.NAME
     if not flavour.default:
         name = name.replace(".", f"-{flavour.name}.")
-    return read_wheel(wheel.path.rename(work / wheel.name)), pinned.rename(work / name)
+    wheel = read_wheel(wheel.path.rename(work / wheel.name))
+    facts = (wheel.name, wheel.size, wheel.sha256, wheel.tags)
+    recorded = RecordedWheel(*facts, flavour.name, flavour.companion, report.providers)
+    return wheel, pinned.rename(work / name), recorded
 
 
 def excluded(plan: WheelPlan, flavour: Flavour) -> list[str]:
     """Libraries that are not packed: the companion and the user's drivers bring them."""
     return [*plan.exclude, *flavour.exclude]
-
-
-def recorded_wheel(wheel: Wheel, flavour: Flavour) -> RecordedWheel:
-    """What ``wheels.json`` says of a wheel."""
-    facts = (wheel.name, wheel.size, wheel.sha256, wheel.tags)
-    return RecordedWheel(*facts, flavour.name, flavour.companion)
 
 
 def build_one(

@@ -4,7 +4,8 @@ import datetime
 import email
 import stat
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from packaging.utils import canonicalize_name, parse_wheel_filename
@@ -49,6 +50,7 @@ class RecordedWheel:
     tags: tuple[str, ...]
     flavour: str = ""  # that it was built in; the stand-in has none
     companion: str = ""  # the requirement of its TVM, which it declares
+    abi: Mapping[str, int] = field(default_factory=dict)  # symbols imported, by who has them
 
 
 @dataclass(frozen=True)
