@@ -45,6 +45,12 @@ def check_basic(runner: Runner, options: "Options", context: Context) -> Iterato
         yield equal(f"help names {name}", "yes", "yes" if name in words else "no")
     yield equal("exit code of an unknown command", "2", str(runner.run("no-such").code))
     if options.image == "production":
+        # Wheels are held to it before there is an image.
+        glibc = f"glibc {context.settings.production_glibc}"
+        script = "import os; print(os.confstr('CS_GNU_LIBC_VERSION'))"
+        yield equal(
+            "PRODUCTION_GLIBC", glibc, runner.run("python", "-c", script).stdout.strip()
+        )
         yield equal("healthy without a server", "0", str(runner.run("healthcheck").code))
         yield from check_serving(runner, options.model)
 
