@@ -123,8 +123,8 @@ class _Gate:
         """All that is loaded with a library, nearest first, as the loader searches it."""
         chain = [library]
         for one in chain:  # it grows on the way
-            found = map(self.find, one.needed)
-            chain += dict.fromkeys(new for new in found if new and new not in chain)
+            needed = map(self.find, one.needed)
+            chain += dict.fromkeys(new for new in needed if new and new not in chain)
         return chain[1:]
 
     def check(self, library: Library) -> None:
