@@ -1,5 +1,6 @@
 """tools.wheels.container: builds in a container, with a real engine and the development image."""
 
+import json
 import os
 import re
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,9 @@ from tests.services.project import Project
 from tests.wheels.test_wheels_build import PLAN
 from tools.core import process
 from tools.core.errors import PipelineError
+from tools.core.failures import explain
 from tools.core.settings import ROOT, load
+from tools.repo.git import describe_version
 from tools.wheels import __main__ as wheels
 from tools.wheels import build, container, place
 from tools.wheels.archive import Wheel
@@ -154,6 +158,30 @@ def test_build_in_the_development_image(
     owners = {path.stat().st_uid for path in (tmp_path / "first").rglob("*.whl")}
     assert owners == {os.getuid()}
     assert not [one for one in containers() if f"mlc-build={os.getpid()}-" in one]
+
+
+@pytest.mark.engine
+def test_build_command(checkout: Project) -> None:
+    """The image's own command is the session of the checkout that is mounted, git and all; its
+    CMake is one that the real tree takes. Without a checkout it says what to mount.
+    """
+    image, plain = container.choose("", checkout.root), ["docker", "run", "--rm"]
+    mounted = [*plain, f"--volume={checkout.root}:/workspace", image]
+    run = partial(subprocess.run, capture_output=True, text=True, check=False)
+    plan = json.loads(run([*mounted, "build", "--dry-run", "--json"]).stdout)
+    assert plan["version"] == describe_version(checkout.root)
+    assert (plan["source"]["kind"], plan["compiler_cache"]) == ("stand-in", "ccache")
+    version = run([*plain, image, "/opt/dev/bin/cmake", "--version"]).stdout.split()[2]
+    assert (3, 26) <= tuple(map(int, version.split(".")[:2])) < (4, 0)
+    alone = run([*plain, image, "build"])
+    assert alone.returncode == 2 and "MLC_LLM_SOURCE=/sources" in alone.stderr
+
+
+def test_a_cache_that_does_not_answer() -> None:
+    """What sccache says of its server is the reason."""
+    said = "sccache: error: Timed out waiting for server startup"
+    error = explain(said, container.FAILURES, PipelineError("?"))
+    assert "cannot be used: Timed out" in error.message and "SCCACHE_" in error.remedy
 
 
 @pytest.mark.engine

@@ -123,12 +123,16 @@ def clean(env: Mapping[str, str], compiler_cache: str = "") -> dict[str, str]:
     return {key: value for key, value in env.items() if key not in hidden}
 
 
+def is_sccache_set_up(env: Mapping[str, str]) -> bool:
+    """Whether the user has set sccache up: a store, or how it works."""
+    return any(re.match("SCCACHE_(?!DIR)", name) for name in env)
+
+
 def compiler_cache(env: Mapping[str, str]) -> str:
     """The compiler cache on the PATH: ccache before sccache, whose server would live on after
     us, unless the user has set sccache up; empty if there is none.
     """
-    chosen = any(re.match("SCCACHE_(?!DIR)", name) for name in env)
-    names = ("sccache", "ccache") if chosen else ("ccache", "sccache")
+    names = ("sccache", "ccache") if is_sccache_set_up(env) else ("ccache", "sccache")
     return next((name for name in names if shutil.which(name, path=env.get("PATH"))), "")
 
 

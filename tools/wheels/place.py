@@ -42,9 +42,9 @@ class Place:
         """That of a build there, of the copy in ``folder``."""
         if not self.image:
             return build.build_environment(plan, folder, variables, env)
-        # The image gets one; and the cache is the user's, so that the next build hits.
-        plan = replace(plan, compiler_cache=plan.compiler_cache or "ccache")
-        inside = container.variables(env)
+        # The image gets it; and the cache is the user's, so that the next build hits.
+        cache = "sccache" if build.is_sccache_set_up(env) else "ccache"
+        plan, inside = replace(plan, compiler_cache=cache), container.variables(env)
         return build.build_environment(plan, container.PROJECT, variables, inside)
 
     def build(
