@@ -107,13 +107,25 @@ def test_no_secret_anywhere(native: tuple[Wheel, str]) -> None:
         assert b"recognisable" not in data
 
 
-def run_until(project: Project, source: Path, line: str, number: signal.Signals) -> None:
+SESSION = """
+import os, sys, nox
+@nox.session(venv_backend="none")
+def wheels(session):
+    os.chdir({0!r})
+    session.run(*{1!r}, external=True, stderr=sys.stderr)
+"""
+
+
+def run_until(
+    project: Project, source: Path, line: str, number: signal.Signals,
+    command: list[str], code: int,
+) -> None:  # fmt: skip
     """Run a build until it prints ``line``, send it a signal (SIGKILL: to all that it has
-    started in its session, too), and wait.
+    started in its session, too), and wait for its exit ``code``.
     """
     child = subprocess.Popen(
-        project.command("wheels"), cwd=project.root, stderr=subprocess.PIPE, text=True,
-        env=project.environment({"MLC_LLM_SOURCE": str(source)}), start_new_session=True,
+        command, cwd=project.root, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env=project.environment({"MLC_LLM_SOURCE": str(source)}),
     )  # fmt: skip
     assert child.stderr is not None
     with child, child.stderr:
@@ -124,24 +136,28 @@ def run_until(project: Project, source: Path, line: str, number: signal.Signals)
             )
         (os.killpg if number == signal.SIGKILL else os.kill)(child.pid, number)
         child.stderr.read()
-    assert child.returncode == (-number if number == signal.SIGKILL else 130)
+    assert child.returncode == code
 
 
 @compiled
 def test_stopped_and_started_again(tmp_path: Path, native: tuple[Wheel, str]) -> None:
-    """Ctrl-C, SIGTERM and SIGKILL at any stage: no wheel is half there, and what was started
+    """Ctrl-C, SIGTERM (also to nox alone) and SIGKILL at any stage: no wheel is half there, and what was started
     ends before the lock does. The next undisturbed run gives the same bytes as any other,
     in another folder, umask, time zone and locale, of files of another age.
     """
     project, source = checkout(tmp_path / "a much longer name, with blanks"), tmp_path / "s"
     shutil.copytree(NATIVE, source, copy_function=shutil.copyfile)
-    for number, stage in (
-        (signal.SIGINT, "Creating isolated environment"),
-        (signal.SIGTERM, "Building project with Ninja"),
-        (signal.SIGKILL, "[1/4] Building"),
-        (signal.SIGKILL, "repair mlc"),
+    ours, session = project.command("wheels"), tmp_path / "session.py"
+    session.write_text(SESSION.format(str(project.root), ours))
+    nox = [sys.executable, "-m", "nox", f"--noxfile={session}", "--session=wheels"]
+    for number, stage, command, code in (
+        (signal.SIGINT, "Creating isolated environment", ours, 130),
+        (signal.SIGTERM, "Building project with Ninja", ours, 130),
+        (signal.SIGTERM, "Building project with Ninja", nox, -signal.SIGTERM),
+        (signal.SIGKILL, "[1/4] Building", ours, -signal.SIGKILL),
+        (signal.SIGKILL, "repair mlc", ours, -signal.SIGKILL),
     ):
-        run_until(project, source, stage, number)
+        run_until(project, source, stage, number, command, code)
         with FileLock(project.root / ".nox" / "wheels.lock", timeout=60):
             assert list((project.root / "dist").iterdir()) == []
     other = {"TZ": "Pacific/Kiritimati", "LC_ALL": "C", "BUILD_MEMORY": "9000 GB"}

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import field, fields
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from tools.core import console
 from tools.core.errors import PipelineError, UsageError
 
 if TYPE_CHECKING:
+    import psutil
     from _typeshed import DataclassInstance
 
 T = TypeVar("T")
@@ -100,6 +104,8 @@ def command(
         words = list(sys.argv[1:] if arguments is None else arguments)
         # SIGTERM ends us as Ctrl-C does, so that everything is cleaned up.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if "NOX_CURRENT_SESSION" in os.environ:
+            threading.Thread(target=_end_with_nox, daemon=True).start()
         started, console.emitted = time.monotonic(), False
         code = _guarded(partial(parse_and_work, words), "--json" in words)
         result = "done" if code == 0 else f"failed with exit code {code}"
@@ -108,6 +114,32 @@ def command(
         return code
 
     return main
+
+
+def _end_with_nox() -> None:
+    """End as by SIGTERM when a nox that we run under (with --parallel it has another above it)
+    is gone: a SIGTERM, unlike a Ctrl-C, reaches nox alone, which dies of it.
+    """
+    import psutil
+
+    for process in psutil.Process().parents():
+        with contextlib.suppress(psutil.Error):
+            names = {Path(word).name for word in process.cmdline()[:3]}
+            if names & {"nox", "nox.exe"}:
+                threading.Thread(target=_end_after, args=(process,), daemon=True).start()
+
+
+def _end_after(process: psutil.Process) -> None:
+    import psutil
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        # wait() would also wait until its parent has taken notice of its end.
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.3)
+    if sys.platform == "win32":
+        os.kill(os.getpid(), signal.SIGTERM)
+    else:  # Of a process's own signals the thread that sends them may be the receiver.
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
 
 def _guarded(work: Callable[[], int], as_json: bool) -> int:
