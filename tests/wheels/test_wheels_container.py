@@ -177,11 +177,14 @@ def test_build_command(checkout: Project) -> None:
     assert alone.returncode == 2 and "MLC_LLM_SOURCE=/sources" in alone.stderr
 
 
-def test_a_cache_that_does_not_answer() -> None:
-    """What sccache says of its server is the reason."""
-    said = "sccache: error: Timed out waiting for server startup"
-    error = explain(said, container.FAILURES, PipelineError("?"))
-    assert "cannot be used: Timed out" in error.message and "SCCACHE_" in error.remedy
+def test_failures_of_containers() -> None:
+    """What sccache says of its server, and cibuildwheel of a container, is the reason."""
+    for said, message in (
+        ("sccache: error: Timed out waiting for server startup", "cannot be used: Timed out"),
+        ("RuntimeError: the container shell has exited", "container of x ended"),
+    ):
+        error = explain(said, container.FAILURES, PipelineError("?"), image="x")
+        assert re.search(message, error.message) and error.remedy
 
 
 @pytest.mark.engine

@@ -53,9 +53,8 @@ else apk add $missing; fi
 {start}"""
 FAILURES = (
     Failure(
-        r"'(?P<python>/opt/python/\S+)' executable doesn't exist in image '(?P<image>[^']+)'"
-        r"|exec: \"/bin/(?P<shell>bash)\"",
-        "The image {image} is not one that wheels can be built in: it has no {python}{shell}.",
+        r"'(?P<python>/opt/python/\S+)' executable doesn't exist in image",
+        "The image {image} is not one that wheels can be built in: it has no {python}.",
         "Use one with the layout of manylinux images, as the development image has it.",
     ),
     Failure(
@@ -64,6 +63,11 @@ FAILURES = (
         "Check the server and the SCCACHE_... variables that lead to it.",
     ),
     *build.FAILURES,
+    Failure(
+        r"the container shell has exited",
+        "The container of {image} ended before its work did.",
+        "See above why; its entrypoint must run /bin/bash, which the image must have.",
+    ),
 )
 
 
@@ -230,7 +234,8 @@ def run_build(
         path.mkdir(parents=True, exist_ok=True)
     # It shows the environment that it hands in.
     for name in filter(re.compile(r"TOKEN|SECRET|PASSWORD|_KEY").search, env):
-        remember(env[name])
+        if _HANDED_IN.fullmatch(name):
+            remember(env[name])
     # On Actions it would fold its own output, and add to the step's summary.
     env = {name: value for name, value in env.items() if not name.startswith("GITHUB_")}
     env |= {"TMPDIR": str(temporary)} | (
