@@ -203,7 +203,7 @@ VARIANTS = {
         edit(
             "3rdparty/tokenizers/rust/.cargo/config.toml",
             'directory = "../vendor"',
-            'registry = "sparse+http://127.0.0.1:9/"\n[net]\nretry = 0',
+            'registry = "http://127.0.0.1:9/"\n[net]\nretry = 0',
         ),
         "error: The wheel could not be built: cargo could not fetch a crate",
     ),
