@@ -2,17 +2,21 @@
 
 import errno
 import json
+import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tools.core import cli, console
 from tools.core.errors import PipelineError, UsageError
+from tools.core.settings import ROOT
 
 Output = pytest.CaptureFixture[str]
 
@@ -130,3 +134,47 @@ def test_every_session_notes_its_duration(
     first, second = (tmp_path / "step.md").read_text().split("\n\n")[:2]
     assert re.fullmatch(r"Session `x`: failed with exit code 3 after \d+\.\d s\.", first)
     assert re.fullmatch(r"Session `x`: done after \d+\.\d s\.", second)
+
+
+NOXFILE = """
+import sys, nox
+@nox.session(venv_backend="none", allow_parallel=True)
+@nox.parametrize("number", [1, 2])
+def one(session, number):
+    session.run(sys.executable, "command.py", stderr=sys.stderr)
+"""
+COMMAND = """
+import os, sys
+from dataclasses import dataclass
+from pathlib import Path
+from tools.core import cli, process
+@dataclass(frozen=True)
+class Options: ...
+def work(_):
+    run = f"echo > {os.getpid()}.$$.pid; exec sleep 300"
+    process.run(["sh", "-c", run])
+sys.exit(cli.command("x", "about", Options, work)())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM on Windows")
+@pytest.mark.parametrize("parallel", [[], ["--parallel=2"]])
+def test_nox_alone_is_stopped(tmp_path: Path, parallel: list[str]) -> None:
+    """A SIGTERM that reaches nox alone, or a parallel nox's own parent, ends the commands that
+    run in its sessions, and what these have started; also if nobody takes notice of its end.
+    """
+    (tmp_path / "noxfile.py").write_text(NOXFILE)
+    (tmp_path / "command.py").write_text(COMMAND)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "nox", *parallel]
+    nox = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.DEVNULL)
+    expected, deadline = 2 if parallel else 1, time.monotonic() + 60
+    while len(named := list(tmp_path.glob("*.pid"))) < expected:
+        assert time.monotonic() < deadline and nox.poll() is None
+        time.sleep(0.05)
+    pids = [int(pid) for path in named for pid in path.stem.split(".")]
+    started = [psutil.Process(pid) for pid in pids]
+    nox.terminate()
+    _, alive = psutil.wait_procs(started, timeout=30)
+    nox.wait()
+    assert alive == []
