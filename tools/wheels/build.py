@@ -161,6 +161,19 @@ def _dates(epoch: int) -> list[str]:
     return ["-Wno-builtin-macro-redefined", *defined]
 
 
+def _cmake_options(cache: str, folder: Path, env: Mapping[str, str]) -> list[str]:
+    """What CMake is told of a build of the copy in ``folder``, with a compiler cache."""
+    # As variables, launchers would also serve CMake's probes, which never hit: their folders
+    # have random names.
+    launchers = [f"CMAKE_{language}_COMPILER_LAUNCHER" for language in ("C", "CXX", "CUDA")]
+    return [
+        # Else the path to the isolated environment's libraries, if only its length, would stay.
+        "-DCMAKE_BUILD_WITH_INSTALL_RPATH=ON",
+        f"-DCMAKE_PROJECT_TOP_LEVEL_INCLUDES={folder / FIRST}",
+        *(f"-D{name}={cache}" for name in launchers if cache and name not in env),
+    ]
+
+
 def build_environment(
     plan: WheelPlan,
     folder: Path,
@@ -181,15 +194,7 @@ def build_environment(
     # On Windows the generator is CMake's choice unless its tools are set up for Ninja.
     if not windows or env.get("VSCMD_VER"):
         defaults["CMAKE_GENERATOR"] = "Ninja"
-    # Else the path to the isolated environment's libraries, if only its length, would stay.
-    includes = f"-DCMAKE_PROJECT_TOP_LEVEL_INCLUDES={folder / FIRST}"
-    # As variables, launchers would also serve CMake's probes, which never hit: their folders
-    # have random names.
-    launchers = [f"CMAKE_{language}_COMPILER_LAUNCHER" for language in ("C", "CXX", "CUDA")]
-    options = [f"-D{name}={cache}" for name in launchers if cache and name not in env]
-    added = {
-        "CMAKE_ARGS": shlex.join(["-DCMAKE_BUILD_WITH_INSTALL_RPATH=ON", includes, *options])
-    }
+    added = {"CMAKE_ARGS": shlex.join(_cmake_options(cache, folder, env))}
     if not windows:
         cargo = env.get("CARGO_HOME") or str(Path.home() / ".cargo")
         places = (f"{folder}=.", f"{cargo}=/cargo")  # crates may have C code, too
