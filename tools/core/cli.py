@@ -105,7 +105,7 @@ def command(
         # SIGTERM ends us as Ctrl-C does, so that everything is cleaned up.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         if "NOX_CURRENT_SESSION" in os.environ:
-            threading.Thread(target=_end_with_nox, daemon=True).start()
+            _end_with_nox()
         started, console.emitted = time.monotonic(), False
         code = _guarded(partial(parse_and_work, words), "--json" in words)
         result = "done" if code == 0 else f"failed with exit code {code}"
