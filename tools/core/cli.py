@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import field, fields
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
@@ -116,6 +116,7 @@ def command(
     return main
 
 
+@cache  # once a process: tests run many commands in theirs
 def _end_with_nox() -> None:
     """End as by SIGTERM when a nox that we run under (with --parallel it has another above it)
     is gone: a SIGTERM, unlike a Ctrl-C, reaches nox alone, which dies of it.
