@@ -34,9 +34,16 @@ SECRETS = {
 }  # fmt: skip
 
 
-def checkout(folder: Path, tag: str = "v1.2.3") -> Project:
-    """A checkout of the pipeline at a tag, with the time of November 2023."""
+def checkout(folder: Path, tag: str = "v1.2.3", companion: str = "") -> Project:
+    """A checkout of the pipeline at a tag, with the time of November 2023, and another
+    companion than TVM, which has 300 MB.
+    """
     project = make(folder, {"SOURCE_DATE_EPOCH": "1700000000", "WHEEL_CONTAINER": "never"})
+    path = project.root / "pyproject.toml"
+    text = path.read_text()
+    assert "apache-tvm==0.26.0" in text
+    path.write_text(text.replace("apache-tvm==0.26.0", companion))
+    project.commit()
     project.git("tag", tag)
     return project
 

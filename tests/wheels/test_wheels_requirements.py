@@ -12,7 +12,10 @@ from tools.wheels.archive import Wheel, read_wheel
 from tools.wheels.build import clean
 from tools.wheels.requirements import pin
 
-USES_PEER = {"mlc_llm/__init__.py": "import companion\ndef main(): pass\n"}
+USES_PEER = {
+    "mlc_llm/__init__.py": "import companion\ndef main(): pass\n",
+    "mlc_llm/__main__.py": "",
+}
 
 
 @pytest.fixture
