@@ -23,6 +23,7 @@ from tools.core.errors import PipelineError, UsageError
 from tools.core.settings import ROOT
 from tools.repo.context import load_context
 from tools.wheels import __main__ as wheels
+from tools.wheels import check
 from tools.wheels.flavours import (
     check_toolchain,
     choose,
@@ -181,6 +182,16 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.shutdown()
 
 
+@pytest.fixture(scope="module")
+def installers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """How each is called; an environment that uv has made has no pip."""
+    venv = tmp_path_factory.mktemp("pip") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    pip = [str(check.program(venv, "python")), "-m", "pip"]
+    return {"pip": [*pip, "install"], "uv": [sys.executable, "-m", "uv", "pip", "install"]}
+
+
+@pytest.mark.xdist_group("installers")
 @pytest.mark.parametrize("installer", ["pip", "uv"])
 @pytest.mark.parametrize(
     "naming, required, chosen",
@@ -195,13 +206,13 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ],
 )
 def test_what_installers_choose(
-    tmp_path: Path, index: str, installer: str, naming: str, required: str, chosen: str
-) -> None:
+    tmp_path: Path, index: str, installers: dict[str, list[str]], installer: str, naming: str,
+    required: str, chosen: str,
+) -> None:  # fmt: skip
     """Of an index with several flavours, pip and uv take the same wheel."""
     options = ["--dry-run", "--no-deps", "--target", str(tmp_path), "--index-url"]
-    command = ["pip", "install"] if installer == "pip" else ["uv", "pip", "install"]
     done = subprocess.run(
-        [sys.executable, "-m", *command, *options, f"{index}/{naming}/", required],
+        [*installers[installer], *options, f"{index}/{naming}/", required],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     said = (done.stdout + done.stderr).replace("==", " ").replace("_", "-")

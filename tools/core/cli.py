@@ -135,8 +135,9 @@ def _end_after(process: psutil.Process) -> None:
 
     with contextlib.suppress(psutil.NoSuchProcess):
         # wait() would also wait until its parent has taken notice of its end.
+        pause = threading.Event()
         while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-            time.sleep(0.3)
+            pause.wait(0.3)
     if sys.platform == "win32":
         os.kill(os.getpid(), signal.SIGTERM)
     else:  # Of a process's own signals the thread that sends them may be the receiver.
