@@ -73,8 +73,8 @@ def remove(kind: str, value: str) -> None:
     elif kind == "containers":
         for name in _docker("ps", "--all", "--quiet", f"--filter=label={value}"):
             remove("container", name)
-    else:
-        _docker("rm", "--force", "--volumes", value)
+    else:  # a busy engine may fail to end its processes in time, and find them dead again
+        any(_docker("rm", "--force", "--volumes", value) for _ in range(3))
 
 
 def _docker(*args: str) -> list[str]:

@@ -1,11 +1,23 @@
-"""What this machine can take at once: processors and memory, container limits included."""
+"""What this machine is, and what it can take at once (container limits included)."""
 
 import os
+import platform
 from pathlib import Path
 
 import psutil
 
 CGROUP = Path("/sys/fs/cgroup")
+# Source: GitHub, "Contexts reference", runner.os and runner.arch.
+_SYSTEMS = {"Linux": "Linux", "Windows": "Windows", "Darwin": "macOS"}
+_ARCHITECTURES = {"x86_64": "X64", "amd64": "X64", "aarch64": "ARM64", "arm64": "ARM64"}
+
+
+def runner() -> tuple[str, str]:
+    """System and architecture as a runner of Actions on this machine would name them; empty
+    what has no runners.
+    """
+    machine = platform.machine().lower()
+    return _SYSTEMS.get(platform.system(), ""), _ARCHITECTURES.get(machine, "")
 
 
 def _numbers(file: Path) -> list[int]:

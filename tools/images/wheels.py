@@ -10,8 +10,8 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from tools.core import files
 from tools.core.errors import UsageError
 from tools.core.secrets import remember_userinfo
+from tools.wheels.archive import REQUIREMENTS
 
-REQUIREMENTS = "requirements.txt"
 # Build secrets, and the variables, uv's own and pip's, whose first they hold.
 INDEXES = {
     "PIP_INDEX_URL": ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"),

@@ -12,7 +12,7 @@ from tools.core import cli, console, files, machine
 from tools.core.errors import PipelineError, UsageError
 from tools.repo.context import Context, load_context
 from tools.wheels import abi, archive, build, check, cmake, kept, place, requirements, smoke
-from tools.wheels.archive import RecordedWheel, Wheel, WheelsRecord, read_wheel
+from tools.wheels.archive import REQUIREMENTS, RecordedWheel, Wheel, WheelsRecord, read_wheel
 from tools.wheels.build import WheelPlan
 from tools.wheels.dist import exclusive, publish
 from tools.wheels.flavours import (
@@ -131,7 +131,7 @@ def build_checked(
         check.use(wheel, fresh, env, strict=plan.source.kind == "stand-in")
     if plan.smoke_timeout:
         smoke.run(fresh, one / "smoke", env, plan.smoke_timeout)
-    name = requirements.NAME
+    name = REQUIREMENTS
     if not flavour.default:
         name = name.replace(".", f"-{flavour.name}.")
     wheel = read_wheel(wheel.path.rename(work / wheel.name))

@@ -15,6 +15,7 @@ from tools.core import console, files
 from tools.core.errors import PipelineError
 
 RECORD = "wheels.json"
+REQUIREMENTS = "requirements.txt"  # beside it: what a wheel requires, pinned with hashes
 EARLIEST = 315_532_800  # 1980: a ZIP file cannot say an earlier time (APPNOTE.TXT 4.4.6)
 
 

@@ -98,8 +98,9 @@ def install(
     python = str(program(venv, "python"))
     if installer == "uv":
         env = requirements.uv_environment(env)
-        create = ["uv", "venv", "-q", "--python", sys.executable]
-        command = ["uv", "pip", "install", "--python", python]
+        uv = [sys.executable, "-m", "uv"]
+        create = [*uv, "venv", "-q", "--python", sys.executable]
+        command = [*uv, "pip", "install", "--python", python]
     else:
         create = [sys.executable, "-m", "venv"]
         command = [python, "-m", "pip", "install"]

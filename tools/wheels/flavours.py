@@ -1,7 +1,5 @@
 """Flavours: what a wheel is built for (``[tool.mlc-pipeline.flavours]`` in pyproject.toml)."""
 
-import platform
-import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,10 +8,8 @@ from pathlib import Path
 import msgspec
 from packaging.utils import canonicalize_name
 
+from tools.core import machine
 from tools.core.errors import PipelineError, UsageError
-
-_SYSTEMS = {"linux": "linux", "win32": "windows", "darwin": "macos"}
-_MACHINES = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}
 
 
 @dataclass(frozen=True)
@@ -75,12 +71,8 @@ def load_flavours(root: Path) -> dict[str, Flavour]:
 
 
 def this_platform() -> str:
-    """This machine as platforms are named here: ``linux-x64``, ``windows-x64``,
-    ``macos-arm64``.
-    """
-    machine = platform.machine().lower()
-    system = _SYSTEMS.get(sys.platform, sys.platform)
-    return f"{system}-{_MACHINES.get(machine, machine)}"
+    """This machine as platforms are named here: ``linux-x64``, ``macos-arm64``."""
+    return "-".join(machine.runner()).lower()
 
 
 def choose(

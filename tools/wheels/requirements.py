@@ -7,9 +7,8 @@ from pathlib import Path
 from tools.core import files, process
 from tools.core.errors import PipelineError
 from tools.core.failures import Failure, explain
-from tools.wheels.archive import Wheel
+from tools.wheels.archive import REQUIREMENTS, Wheel
 
-NAME = "requirements.txt"
 # How uv calls what pip's variables say, which our users set; uv's own win.
 _UV_NAMES = {
     "PIP_INDEX_URL": "UV_DEFAULT_INDEX",
@@ -51,7 +50,7 @@ def pin(wheel: Wheel, folder: Path, env: Mapping[str, str]) -> Path:
 
     Source: docs.astral.sh/uv, "Locking environments", and pip's "Secure installs".
     """
-    pinned = folder / NAME
+    pinned = folder / REQUIREMENTS
     pinned.unlink(missing_ok=True)  # uv would keep to the versions in it
     python = ".".join(map(str, sys.version_info[:2]))
     command = [

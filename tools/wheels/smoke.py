@@ -5,10 +5,10 @@ All of it with what a user types, ``python -m mlc_llm``, without a GPU and witho
 
 import contextlib
 import socket
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,13 +28,6 @@ SLOWER = "See the last lines above; where the machine is only slow, raise SMOKE_
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class SmokeReport:
-    """What the test has done: the seconds that each step took."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-
 class _Model(msgspec.Struct):
     id: str
 
@@ -52,9 +45,8 @@ class _Completion(msgspec.Struct):
 
 
 @contextlib.contextmanager
-def _step(report: SmokeReport, name: str) -> Iterator[None]:
-    """One step, timed; what fails in it bears its name."""
-    began = time.monotonic()
+def _step(name: str) -> Iterator[None]:
+    """One step; what fails in it bears its name."""
     with console.step(f"smoke: {name}"):
         try:
             yield
@@ -64,7 +56,6 @@ def _step(report: SmokeReport, name: str) -> Iterator[None]:
                 error.remedy or "See its last lines above.",
                 error.detail,
             ) from error
-    report.seconds[name] = round(time.monotonic() - began, 1)
 
 
 def commands(python: str, work: Path) -> dict[str, list[str]]:
@@ -88,7 +79,7 @@ def commands(python: str, work: Path) -> dict[str, list[str]]:
     }
 
 
-def run(venv: Path, work: Path, env: Mapping[str, str], limit: float) -> SmokeReport:
+def run(venv: Path, work: Path, env: Mapping[str, str], limit: float) -> None:
     """Prove that the package installed in ``venv`` works, in the folder ``work``, which may
     exist; ``env`` is the environment of what is run, ``limit`` the seconds of each step.
 
@@ -100,13 +91,11 @@ def run(venv: Path, work: Path, env: Mapping[str, str], limit: float) -> SmokeRe
     python = str(program(venv.absolute(), "python"))
     # The package writes to its home when it is imported.
     env = {**env, "HF_HUB_OFFLINE": "1", "MLC_LLM_HOME": str(work / "home")}
-    report = SmokeReport()
     for name, command in commands(python, work).items():
-        with _step(report, name):
+        with _step(name):
             _run(command, work, env, limit)
-    with _step(report, "serve"):
+    with _step("serve"):
         _serve(python, work, env, limit)
-    return report
 
 
 def _run(command: Sequence[str], work: Path, env: Mapping[str, str], limit: float) -> None:
@@ -135,22 +124,25 @@ def _serve(python: str, work: Path, env: Mapping[str, str], limit: float) -> Non
     command = [python, "-Iu", "-m", MODULE, "serve", str(work / "model")]
     command += ["--model-lib", str(work / "model.so"), "--device", "cpu"]
     command += ["--mode", "interactive", "--host", "127.0.0.1", "--port", str(port)]
-    with ThreadPoolExecutor(1) as pool:
+    pool = ThreadPoolExecutor(1)
+    try:  # around the start, too: Ctrl-C may come before it has returned
         server = pool.submit(process.run, command, env=env, cwd=work, check=False, keep=KEPT)
-        try:
-            _converse(f"http://127.0.0.1:{port}/v1", server, time.monotonic() + limit)
-        except PipelineError as error:
-            _end(server)
-            last = server.result().tail(KEPT)
-            raise PipelineError(error.message, error.remedy, last) from error
-        finally:
-            _end(server)
+        _converse(f"http://127.0.0.1:{port}/v1", server, time.monotonic() + limit)
+    except PipelineError as error:
+        _end(pool)
+        last = server.result().tail(KEPT)
+        raise PipelineError(error.message, error.remedy, last) from error
+    finally:
+        _end(pool)
 
 
-def _end(server: Future[Done]) -> None:
+def _end(pool: ThreadPoolExecutor) -> None:
     """End the server, the one program that runs; one that only just starts as well."""
-    while not server.done():
+    waiting = threading.Thread(target=pool.shutdown)
+    waiting.start()
+    while waiting.is_alive():
         process.end_all()
+        waiting.join(0.1)
 
 
 def _converse(base: str, server: Future[Done], deadline: float) -> None:

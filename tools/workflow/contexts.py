@@ -5,10 +5,10 @@ taken for null: an event that is only described has a part of its payload.
 """
 
 import os
-import platform
 from collections.abc import Mapping
 from typing import Any, TypeAlias, cast
 
+from tools.core import machine
 from tools.core.settings import github_server
 from tools.repo.event import Event
 from tools.workflow.expressions import evaluate_text, naming
@@ -16,8 +16,6 @@ from tools.workflow.model import Job, Workflow
 from tools.workflow.values import Closed, Value, to_string
 
 Outputs: TypeAlias = Mapping[str, Mapping[str, str]]
-SYSTEMS = {"Linux": "Linux", "Windows": "Windows", "Darwin": "macOS"}  # runner.os
-_MACHINES = {"x86_64": "X64", "amd64": "X64", "aarch64": "ARM64", "arm64": "ARM64"}
 # Members of github that a run on Actions has in its environment, and nothing else does.
 _OF_A_RUN = """action action_path action_ref action_repository action_status actor_id env
     event_path job path repository_id repository_owner_id repositoryUrl run_id run_number
@@ -126,7 +124,6 @@ def of_job(
 
 def of_runner(env: Mapping[str, str]) -> dict[str, Value]:
     """``runner`` of this machine, and ``secrets``: those that the environment has."""
-    machine = platform.machine().lower()
-    found = {"os": SYSTEMS.get(platform.system()), "arch": _MACHINES.get(machine)}
-    known: dict[str, Value] = {name: text for name, text in found.items() if text}
+    found = zip(("os", "arch"), machine.runner(), strict=True)
+    known: dict[str, Value] = {name: text for name, text in found if text}
     return {"runner": Closed("it is known on a runner alone", known), "secrets": {**env}}
