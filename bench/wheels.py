@@ -27,8 +27,10 @@ from tools.core import process
 from tools.core.settings import ROOT
 from tools.repo.context import Context, load_context
 from tools.wheels import __main__ as wheels
-from tools.wheels import build, cmake, container
-from tools.wheels.source import copy_tree, open_tree, put_project
+from tools.wheels import container
+from tools.wheels.flavours import PLAIN
+from tools.wheels.place import Place
+from tools.wheels.source import open_tree
 
 SHAPED = str(ROOT / "tests" / "data" / "shaped")
 MOST = 0.25  # promised: warm over cold, for the real tree
@@ -48,22 +50,16 @@ def build_once(
     context: Context, image: str, cache: str, work: Path, env: Mapping[str, str]
 ) -> Built:
     """One build in the new folder ``work``, with the caches that ``env`` leads to."""
-    plan = replace(wheels.make_plan(context), compiler_cache=cache)
-    folder, shown = work / "source", io.StringIO()
-    copy_tree(open_tree(plan.source, work / "sources"), folder)
-    requires, variables = put_project(folder, "1.2.3")
-    cmake.put_first(folder)
-    if least := cmake.minimum(folder, plan.cmake, env):
-        variables |= least.variables
-    whole = build.build_environment(
-        plan, container.PROJECT, variables, container.variables(env)
-    )
-    lock = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    args = (work, whole, build.build_constraints(lock, requires))
+    # What it keeps lies in its own folder, not in our checkout.
+    plan = replace(wheels.make_plan(context), compiler_cache=cache, root=str(work), version="1")
+    tree, shown = open_tree(plan.source, work / "sources"), io.StringIO()
+    work.mkdir(parents=True)
+    shutil.copy2(ROOT / "constraints.txt", work)
+    os.environ.update(env)
     begun = time.perf_counter()
     try:
         with process.watched(), contextlib.redirect_stderr(shown):
-            container.run_build(image, folder, *args, context.settings.ca_certificates)
+            wheels.build_copy(plan, PLAIN, tree, work, Place(image), again=True)
     except BaseException:
         print(shown.getvalue(), file=sys.stderr)
         raise

@@ -84,9 +84,8 @@ def check_import(runner: Runner, options: "Options", context: Context) -> Iterat
         done = runner.run("version")
         version = ""
         if context.settings.wheel_version == "pipeline":
-            with contextlib.suppress(
-                PipelineError
-            ):  # of the wheel in it, if its record is here
+            # Of the wheel in it, if its record is here.
+            with contextlib.suppress(PipelineError):
                 version = record.read(image, context.root).version
         first = done.stdout.partition("\n")[0]
         passed = done.code == 0 and first.startswith("mlc_llm ") and version in first

@@ -5,7 +5,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tools.core import cli, console, files, machine
@@ -95,7 +95,7 @@ def build_wheels(plan: WheelPlan, twice: bool = False) -> WheelsRecord:
         version = plan.version or wheels[0].version
         record = WheelsRecord(version, plan.commit, tree.recorded, recorded)
         publish(root / "dist", record, wheels, pinned)
-        files.remove_tree(root / ".nox" / "built")
+        files.remove_tree(root / kept.FOLDER)
     rows = [(w.name, console.human_size(w.size), w.sha256) for w in record.wheels]
     headings = ("wheel", "size", "SHA-256")
     console.table(headings, rows, title=f"dist: wheels of {record.version}")
@@ -134,7 +134,7 @@ def build_checked(
     name = REQUIREMENTS
     if not flavour.default:
         name = name.replace(".", f"-{flavour.name}.")
-    wheel = read_wheel(wheel.path.rename(work / wheel.name))
+    wheel = replace(wheel, path=wheel.path.rename(work / wheel.name))
     facts = (wheel.name, wheel.size, wheel.sha256, wheel.tags)
     recorded = RecordedWheel(*facts, flavour.name, flavour.companion, report.providers)
     return wheel, pinned.rename(work / name), recorded
@@ -181,8 +181,8 @@ def build_copy(
     constraints = build.build_constraints(lock, requires)
     cache = build.launcher(env) or "no compiler cache"
     means = f"{site}, {plan.jobs} compilers at once, {cache}"
-    store = Path(plan.root, ".nox", "built")
-    store /= kept.key(folder, env, str(site), sys.version, *constraints)
+    key = kept.key(folder, env, str(site), sys.version, *constraints)
+    store = Path(plan.root, kept.FOLDER, key)
     path = None if again else kept.take(store, work / "built")
     if path is None:
         with console.step(f"build {name} {version or 'of its own version'} ({means})"):

@@ -14,6 +14,7 @@ from pathlib import Path
 from tools.core import console, files
 from tools.core.settings import FIELDS
 
+FOLDER = Path(".nox", "built")  # in the checkout
 KEEP = 3  # folders
 # Of the environment, what does not reach a wheel: of the terminal and the run, how much is
 # done at once, where packages come from (their versions are constrained), and our settings

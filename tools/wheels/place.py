@@ -72,9 +72,8 @@ def choose(plan: WheelPlan, flavour: Flavour, tree: Tree) -> Place:
     """A container for compiled sources on Linux, where there is an engine (PipelineError if no
     image can be had); else this system.
     """
-    if sys.platform != "linux" or not any((tree.folder / name).exists() for name in COMPILED):
-        return Place()
-    if not plan.container:
+    compiled = any((tree.folder / name).exists() for name in COMPILED)
+    if sys.platform != "linux" or not compiled or not plan.container:
         return Place()
     if not container.answers():
         console.warn(
